@@ -1,0 +1,46 @@
+"""The dark room: does a context of earlier trials find a hidden goal?
+
+    ring-rl train dark-room                       # the quickstart
+    ring-rl train dark-room --seeds 0,1,2         # with intervals over seeds
+    ring-rl train dark-room-dt --seeds 0,1,2      # Decision Transformer, same protocol
+
+64 goals to train on, 16 held out, 200 behaviour episodes a goal, up to 8 trajectories
+in the context.
+"""
+
+import dataclasses
+
+from ring_rl.agents import AgenticTransformer, BehaviorCloning, DecisionTransformer
+from ring_rl.configs.run import Collected, DarkRoom, EvaluationConfig, RunConfig
+from ring_rl.data.chains import ChainConfig
+from ring_rl.data.loader import LoaderConfig
+from ring_rl.nn.trunk import TrunkConfig
+from ring_rl.train.loop import LoopConfig
+from ring_rl.train.optimiser import OptimiserConfig
+
+_TRUNK = TrunkConfig(layers=3, width=64, heads=4)
+
+AGENTIC = RunConfig(
+    name="dark-room",
+    agent=AgenticTransformer(trunk=_TRUNK, chains=ChainConfig(trajectories=8)),
+    data=Collected(),
+    environment=DarkRoom(),
+    loader=LoaderConfig(rows=16, row_steps=320),
+    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=100, clip=1.0),
+    loop=LoopConfig(steps=1200, log_every=20, checkpoint_every=200),
+    evaluation=EvaluationConfig(trials=8, rollouts=10),
+)
+
+DECISION = dataclasses.replace(
+    AGENTIC, name="dark-room-dt", agent=DecisionTransformer(trunk=_TRUNK)
+)
+
+CLONING = dataclasses.replace(
+    AGENTIC, name="dark-room-bc", agent=BehaviorCloning(trunk=_TRUNK)
+)
+
+PRESETS = {
+    "dark-room": (AGENTIC, "Agentic Transformer, hidden goal, 8 trials in a context"),
+    "dark-room-dt": (DECISION, "Decision Transformer on the same data and protocol"),
+    "dark-room-bc": (CLONING, "10 % behaviour cloning on the same data and protocol"),
+}

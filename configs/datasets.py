@@ -1,0 +1,181 @@
+"""What a run is trained on: the episodes, and the numbers that are derived from them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ring_rl.collect import DarkRoomBehaviour, record
+from ring_rl.configs.run import Collected, DarkRoom, RunConfig
+from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.rlds import read_rlds, write_rlds
+from ring_rl.types import Continuous, Discrete, Scaling, Spaces
+
+# Environments stepped together while data is collected.
+_ROWS = 64
+
+
+def open_dataset(config: RunConfig) -> EpisodeStore:
+    """The episodes of a run; those that it is to collect itself are collected first.
+
+    Raises:
+      ValueError: no dataset is named, or it cannot be read.
+    """
+    data, environment = config.data, config.environment
+    if isinstance(data, Collected):
+        if not isinstance(environment, DarkRoom):
+            raise ValueError(
+                "data: only the dark room has a behaviour to collect episodes with; "
+                "give --data.path"
+            )
+        folder = Path(data.parent) / (
+            f"dark-room-{environment.size}x{environment.size}"
+            f"-steps{environment.max_steps}-goals{len(environment.training_tasks)}"
+            f"-split{environment.split_seed}-episodes{data.episodes}-seed{data.seed}"
+        )
+        if not folder.exists():
+            _collect(environment, data, folder)
+        return read_rlds(folder)
+    if not data.path:
+        raise ValueError(
+            "data: expected the folder of a dataset in --data.path, found none; "
+            "`ring-rl data import` makes one"
+        )
+    return read_rlds(Path(data.path))
+
+
+def _collect(environment: DarkRoom, data: Collected, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    rows = environment.make(_ROWS, seed=data.seed)
+    tasks = [task for task in environment.training_tasks for _ in range(data.episodes)]
+    episodes = record(rows, DarkRoomBehaviour(), tasks=tasks, seed=data.seed)
+    try:
+        write_rlds(
+            episodes,
+            rows.spaces,
+            folder,
+            name="dark_room",
+            source="ring_rl.collect.DarkRoomBehaviour",
+        )
+    finally:
+        rows.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived:
+    """What a trained agent needs to know of its data, saved with the run.
+
+    Attributes:
+      spaces: of the data, and of every environment that the agent can act in.
+      scaling: of its inputs.
+      target_return: that every trial is told to reach.
+      target_rule: where that number is from.
+      layout: order of the tokens on the ring.
+      steps: environment steps in the data.
+      episodes: episodes in the data.
+    """
+
+    spaces: Spaces
+    scaling: Scaling
+    target_return: float
+    target_rule: str
+    layout: str
+    steps: int
+    episodes: int
+
+
+def derive(config: RunConfig, store: EpisodeStore, layout: str) -> Derived:
+    """Computes the numbers from the training episodes.
+
+    Raises:
+      ValueError: the target is neither a number nor a percentile.
+    """
+    if config.data.normalise:
+        mean, std = store.observation_statistics()
+    else:
+        mean = np.zeros(store.spaces.observation)
+        std = np.ones(store.spaces.observation)
+    target, rule = _target(config.evaluation.target, store.returns)
+    scaling = Scaling(
+        tuple(map(float, mean)),
+        tuple(map(float, std)),
+        _unit(np.abs(store.returns).max()),
+        _unit(np.abs(store.rewards).max()),
+    )
+    return Derived(
+        store.spaces, scaling, target, rule, layout, int(store.offsets[-1]), len(store)
+    )
+
+
+def _unit(largest: float) -> float:
+    return float(largest) if largest > 0 else 1.0
+
+
+def _target(target: str, returns: np.ndarray) -> tuple[float, str]:
+    try:
+        if target.endswith("%"):
+            percent = float(target[:-1])
+            if not 0 <= percent <= 100:
+                raise ValueError
+            found = float(np.percentile(returns, percent))
+            return found, f"{percent:g}th percentile of the training returns"
+        return float(target), "given"
+    except ValueError:
+        raise ValueError(
+            "evaluation.target: expected a number or a percentile such as 95%, found "
+            f"{target!r}"
+        ) from None
+
+
+def write_derived(path: Path, derived: Derived) -> None:
+    """Writes it, or checks it against what stands there.
+
+    Raises:
+      ValueError: a run that is continued had other data.
+    """
+    plain = _to_plain(derived)
+    if path.exists():
+        if json.loads(path.read_text()) != plain:
+            raise ValueError(
+                f"{path}: the dataset is not the one that this run was begun with "
+                f"({derived.episodes} episodes, {derived.steps} steps now)"
+            )
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(plain, indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_derived(path: Path) -> Derived:
+    """Undoes `write_derived`; raises ValueError where that cannot be."""
+    try:
+        plain = json.loads(path.read_text())
+        action = plain["spaces"]["action"]
+        return Derived(
+            **{
+                **plain,
+                "spaces": Spaces(
+                    plain["spaces"]["observation"],
+                    Discrete(action["size"])
+                    if "size" in action
+                    else Continuous(tuple(action["low"]), tuple(action["high"])),
+                ),
+                "scaling": Scaling(
+                    tuple(plain["scaling"]["observation_mean"]),
+                    tuple(plain["scaling"]["observation_std"]),
+                    plain["scaling"]["return_scale"],
+                    plain["scaling"]["reward_scale"],
+                ),
+            }
+        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected what `ring-rl train` writes, found something else "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _to_plain(derived: Derived) -> Any:
+    return json.loads(json.dumps(dataclasses.asdict(derived)))

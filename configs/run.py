@@ -1,0 +1,156 @@
+"""A run as one value: what is trained on what, where, and how it is judged."""
+
+import dataclasses
+from typing import Any, TypeAlias
+
+from ring_rl.agents import AgenticTransformer, BehaviorCloning, DecisionTransformer
+from ring_rl.data.loader import LoaderConfig
+from ring_rl.envs import make_vector, split_tasks
+from ring_rl.mesh import MeshConfig
+from ring_rl.train.loop import LoopConfig
+from ring_rl.train.optimiser import OptimiserConfig
+from ring_rl.types import VectorEnvironment
+
+AgentConfig: TypeAlias = AgenticTransformer | DecisionTransformer | BehaviorCloning
+
+
+@dataclasses.dataclass(frozen=True)
+class DarkRoom:
+    """The dark room with some of its goals held out.
+
+    Attributes:
+      size: cells a side.
+      max_steps: environment steps of an episode.
+      held_out: goals that are never trained on, only evaluated.
+      split_seed: of the draw of the held-out goals.
+    """
+
+    size: int = 9
+    max_steps: int = 20
+    held_out: int = 16
+    split_seed: int = 0
+
+    id = "ring_rl/DarkRoom-v0"
+
+    def make(self, rows: int, *, seed: int) -> VectorEnvironment:
+        """Rows of this room."""
+        return make_vector(
+            self.id, rows, seed=seed, size=self.size, max_steps=self.max_steps
+        )
+
+    @property
+    def training_tasks(self) -> tuple[str, ...]:
+        """Goals that data is collected for."""
+        return split_tasks(self.size, self.held_out, self.split_seed)[0]
+
+    @property
+    def evaluation_tasks(self) -> tuple[str, ...]:
+        """Goals that agents are judged on."""
+        return split_tasks(self.size, self.held_out, self.split_seed)[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gymnasium:
+    """Any environment of Gymnasium, which draws its tasks itself if it has any.
+
+    Attributes:
+      id: its name, such as `Hopper-v5`; empty for data without an environment, which
+        is trained on and not evaluated.
+    """
+
+    id: str = ""
+
+    training_tasks = evaluation_tasks = ("",)
+
+    def make(self, rows: int, *, seed: int) -> VectorEnvironment:
+        """Rows of the environment."""
+        return make_vector(self.id, rows, seed=seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A dataset on disk, in RLDS form; `ring-rl data import` makes one.
+
+    Attributes:
+      path: its folder.
+      normalise: whether observations are brought to mean 0 and deviation 1.
+    """
+
+    path: str = ""
+    normalise: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """A dataset that the run collects itself, by its environment's own behaviour.
+
+    Attributes:
+      parent: folder of such datasets; one that is there already is used again.
+      episodes: behaviour episodes a training task.
+      seed: of the collection.
+      normalise: whether observations are brought to mean 0 and deviation 1.
+    """
+
+    parent: str = "datasets"
+    episodes: int = 200
+    seed: int = 0
+    normalise: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How a trained agent is judged; the same for all agents that are compared.
+
+    Attributes:
+      trials: episodes in one context.
+      rollouts: contexts for each task.
+      target: the return that every trial is told to reach: a number, or a percentile
+        of the training data's returns such as `95%`.
+      temperature: of the sampled actions; 0 takes the likeliest.
+      seed: of the environments and of the sampling.
+    """
+
+    trials: int = 4
+    rollouts: int = 20
+    target: str = "95%"
+    temperature: float = 1.0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on.
+
+    Attributes:
+      name: of the run's folder.
+      agent: the algorithm and its model.
+      data: what it is trained on.
+      environment: where it is evaluated.
+      loader: shape of a batch.
+      mesh: devices.
+      optimiser: what becomes of a gradient.
+      loop: how long to train, and how often to write.
+      evaluation: how it is judged.
+      seed: of parameters and batches.
+    """
+
+    name: str
+    agent: AgentConfig
+    data: Dataset | Collected
+    environment: DarkRoom | Gymnasium
+    loader: LoaderConfig = LoaderConfig()
+    mesh: MeshConfig = MeshConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    loop: LoopConfig = LoopConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = 0
+
+
+# What a saved configuration may name. Nothing else is made from a file.
+KINDS: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        AgenticTransformer, DecisionTransformer, BehaviorCloning, DarkRoom, Gymnasium,
+        Dataset, Collected,
+    )
+}  # fmt: skip

@@ -1,0 +1,67 @@
+"""What an agent is: a frozen configuration and these functions of it.
+
+Training needs `build` and `loss`; a rollout needs `start`, `act`, `observe`. All but
+`build` and `start` are pure and are called inside `jax.jit`.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from ring_rl.mesh import ShardingRules
+from ring_rl.types import Batch, Scaling, Spaces
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """The contract between agents and the training and evaluation loops."""
+
+    def build(
+        self, spaces: Spaces, scaling: Scaling, rules: ShardingRules, *, seed: int
+    ) -> Any:
+        """The Flax NNX model, with parameters drawn from `seed`."""
+        ...
+
+    def loss(
+        self, model: Any, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The number to make smaller, and numbers to look at."""
+        ...
+
+    def start(
+        self, model: Any, target_return: Float[Array, " B"], *, steps: int
+    ) -> Any:
+        """The state of B rows that have seen nothing.
+
+        Args:
+          model: what `build` returned, trained.
+          target_return: the return that each row is told to reach in every trial.
+          steps: environment steps that a row may act within this context.
+        """
+        ...
+
+    def act(
+        self,
+        model: Any,
+        state: Any,
+        observations: Float[Array, "B O"],
+        active: Bool[Array, " B"],
+        key: PRNGKeyArray,
+        temperature: Float[Array, ""],
+    ) -> tuple[Array, Any]:
+        """Actions `[B]` or `[B A]`, and the state with the observations in it.
+
+        Rows that are not active keep their state; their actions mean nothing.
+        """
+        ...
+
+    def observe(
+        self,
+        state: Any,
+        actions: Array,
+        rewards: Float[Array, " B"],
+        ended: Bool[Array, " B"],
+        active: Bool[Array, " B"],
+    ) -> Any:
+        """The state after the environment answered; `ended` rows begin a new trial."""
+        ...

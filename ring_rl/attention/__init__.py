@@ -1,0 +1,8 @@
+"""Exact attention whose sequence axis can be sharded over devices."""
+
+from ring_rl.attention.api import attention as attention
+from ring_rl.attention.decode import decode_attention as decode_attention
+from ring_rl.attention.layout import choose_layout as choose_layout
+from ring_rl.attention.layout import permutation as permutation
+from ring_rl.attention.mask import Mask as Mask
+from ring_rl.attention.ring import ring_attention as ring_attention

@@ -1,0 +1,49 @@
+"""The oracle: softmax(QKᵀ)V with the whole score matrix in memory."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ring_rl.attention.mask import Mask, visible
+
+
+def reference_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    mask: Mask,
+    *,
+    scale: float,
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
+    """Output and log-sum-exp in the inputs' type, at least f32.
+
+    Memory and time grow with B·N·T·S. A row that sees nothing has output 0 and
+    log-sum-exp -inf.
+    """
+    dtype = jnp.promote_types(jnp.float32, q.dtype)
+    groups = q.shape[2] // k.shape[2]
+    q_BTNH = q.astype(dtype)
+    k_BSNH = jnp.repeat(k.astype(dtype), groups, axis=2)
+    v_BSNH = jnp.repeat(v.astype(dtype), groups, axis=2)
+    seen_BTS = visible(
+        mask.q_positions,
+        mask.q_segments,
+        mask.k_positions,
+        mask.k_segments,
+        causal=mask.causal,
+        window=mask.window,
+    )
+    seen_BNTS = jnp.broadcast_to(
+        seen_BTS[:, None], (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+    )
+    scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH) * scale
+    # Two `where`s, before and after exp: autodiff through a masked -inf gives NaN.
+    largest = jnp.where(seen_BNTS, scores_BNTS, -jnp.inf).max(axis=-1, keepdims=True)
+    largest = jnp.where(jnp.isneginf(largest), 0.0, largest)
+    shifted = jnp.where(seen_BNTS, scores_BNTS - largest, 0.0)
+    p_BNTS = jnp.where(seen_BNTS, jnp.exp(shifted), 0.0)
+    total_BNT1 = p_BNTS.sum(axis=-1, keepdims=True)
+    empty = total_BNT1 == 0
+    divisor = jnp.where(empty, 1.0, total_BNT1)
+    output = jnp.einsum("BNTS,BSNH->BTNH", p_BNTS / divisor, v_BSNH)
+    lse = jnp.where(empty, -jnp.inf, jnp.log(divisor) + largest)[..., 0]
+    return output, jnp.moveaxis(lse, 1, 2)

@@ -1,0 +1,70 @@
+"""The command `ring-rl`: words in, a function called, an exit code out.
+
+Exit codes: 0; 1, it failed; 2, wrong usage or bad input; 130, interrupted. Bad input is
+one line on the standard error. `RING_RL_TRACEBACK=1` adds where it was found.
+
+The options are in `ring_rl.options`, what the subcommands do is in `ring_rl.commands`.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ring_rl.options import TRACEBACK, join_bounds, make_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code.
+
+    Args:
+      argv: the words after `ring-rl`; the process's own when None.
+    """
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except SystemExit as exit_:
+        # From --help and --version.
+        return exit_.code if isinstance(exit_.code, int) else 0
+    except KeyboardInterrupt:
+        print("ring-rl: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _explain(error)
+
+
+def _run(words: Sequence[str]) -> int:
+    parser = make_parser()
+    found, rest = parser.parse_known_args(join_bounds(words))
+    arguments = vars(found)
+    command, function = arguments.pop("command"), arguments.pop("function")
+    if command == "train":
+        arguments["words"] = rest
+    elif rest:
+        raise ValueError(
+            f"{command}: does not know {' '.join(rest)} (see ring-rl {command} --help)"
+        )
+    function(**arguments)
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    """Prints an error; returns 2 if the input is to blame, 1 if the program is."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    files = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+    # A ValueError that another package raised deep inside is a bug, not a mistake of
+    # the user's: it needs its traceback.
+    mistake = isinstance(error, files) or (
+        isinstance(error, ValueError) and _raised_here(error)
+    )
+    # The text of these says it all: a package that an extra brings, a full disk.
+    plain = mistake or isinstance(error, ModuleNotFoundError | OSError)
+    if not plain or os.environ.get(TRACEBACK, "0") != "0":
+        traceback.print_exception(error)
+    name = "" if plain else f"{type(error).__name__}: "
+    print(f"ring-rl: error: {name}{message}", file=sys.stderr)
+    return 2 if mistake else 1
+
+
+def _raised_here(error: Exception) -> bool:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__")).split(".")[0] == "ring_rl"

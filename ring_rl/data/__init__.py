@@ -1,0 +1,1 @@
+"""Offline datasets: read, checked, kept as flat arrays, and written as RLDS."""

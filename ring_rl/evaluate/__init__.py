@@ -1,0 +1,1 @@
+"""What a policy's returns say: statistics, intervals, files, tables and pictures."""

@@ -1,0 +1,1 @@
+"""The transformer that reads trajectories: embeddings, trunk, action heads."""

@@ -1,0 +1,177 @@
+"""The transformer's trunk: pre-norm blocks of ring attention and chunked feed-forward.
+
+The same blocks run over whole sequences in training and, against a cache spread over
+the devices, over a few new tokens when acting.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ring_rl.attention import Mask, ring_attention
+from ring_rl.mesh import DATA, SEQUENCE, ShardingRules
+from ring_rl.nn.cache import Cache, Slots, attend_to_cache, reserve
+from ring_rl.nn.chunked import over_tokens
+from ring_rl.nn.embedding import rotate
+
+
+@dataclasses.dataclass(frozen=True)
+class TrunkConfig:
+    """Sizes of the transformer.
+
+    Attributes:
+      layers: L, number of blocks.
+      width: D, of the residual stream.
+      heads: N, query heads; the head's width is D / N.
+      kv_heads: K, key and value heads, a divisor of N; 0 means N.
+      feed_forward: F, hidden width of the feed-forward; 0 means 4 D.
+      chunk: tokens of one chunk of the feed-forward and of the loss, on one device.
+      block: tile length of attention; 0 chooses by device kind.
+      dtype: of the computation (`float32`, `bfloat16`); parameters are float32.
+    """
+
+    layers: int = 3
+    width: int = 128
+    heads: int = 4
+    kv_heads: int = 0
+    feed_forward: int = 0
+    chunk: int = 4096
+    block: int = 0
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        """Checks what the sizes have to do with each other."""
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"trunk: width must be heads times an even head width, found width="
+                f"{self.width}, heads={self.heads}"
+            )
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(
+                f"trunk: kv_heads must divide heads={self.heads}, found "
+                f"{self.kv_heads}"
+            )
+        if self.dtype not in ("float32", "bfloat16", "float64"):
+            raise ValueError(
+                f"trunk: dtype must be float32 or bfloat16, found {self.dtype!r}"
+            )
+
+
+def _feed_forward(parameters, x):
+    """W2 · gelu(W1 · norm(x)), one token at a time."""
+    graph, state = parameters
+    norm, up, down = nnx.merge(graph, state)
+    return down(jax.nn.gelu(up(norm(x))))
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: TrunkConfig, rules: ShardingRules, *, rngs: nnx.Rngs):
+        """Parameters are float32; computation is in `config.dtype`."""
+        dtype = jnp.dtype(config.dtype)
+        head_width = config.width // config.heads
+        self.config, self.rules = config, rules
+        self.heads = (config.heads, config.kv_heads or config.heads)
+
+        def linear(inputs: int, outputs: int) -> nnx.Linear:
+            return nnx.Linear(inputs, outputs, use_bias=False, dtype=dtype, rngs=rngs)
+
+        N, K = self.heads
+        self.attention_norm = nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs)
+        self.queries = linear(config.width, N * head_width)
+        self.keys = linear(config.width, K * head_width)
+        self.values = linear(config.width, K * head_width)
+        self.output = linear(N * head_width, config.width)
+        hidden = config.feed_forward or 4 * config.width
+        self.feed_forward = nnx.List(
+            [
+                nnx.RMSNorm(config.width, dtype=dtype, rngs=rngs),
+                linear(config.width, hidden),
+                linear(hidden, config.width),
+            ]
+        )
+
+    def _project(self, x, positions):
+        x = self.attention_norm(x)
+        N, K = self.heads
+
+        def split(y, heads: int):
+            return y.reshape(*y.shape[:2], heads, -1)
+
+        q = rotate(split(self.queries(x), N), positions)
+        k = rotate(split(self.keys(x), K), positions)
+        return q, k, split(self.values(x), K)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Mask
+    ) -> Float[Array, "B T D"]:
+        """Whole sequences, in layout order, sharded over the ring."""
+        block = self.config.block or None
+        q, k, v = self._project(x, mask.q_positions)
+        attended = ring_attention(
+            q, k, v, mask, mesh=self.rules.mesh, axis_name=SEQUENCE,
+            batch_axes=(DATA,), block_q=block, block_k=block,
+        )  # fmt: skip
+        x = x + self.output(attended.reshape(*x.shape[:2], -1))
+        x = self.rules.constrain_tokens(x)
+        return x + over_tokens(
+            _feed_forward,
+            nnx.split(self.feed_forward),
+            x,
+            rules=self.rules,
+            chunk=self.config.chunk,
+        )
+
+    def decode(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Array,
+        segments: Array,
+        cache: Cache,
+        layer: int,
+        slots: Slots,
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """A few new tokens: writes their keys and values, then attends to all."""
+        q, k, v = self._project(x, positions)
+        attended, cache = attend_to_cache(
+            q, k, v, positions, segments, cache, layer, slots, rules=self.rules
+        )
+        x = x + self.output(attended.reshape(*x.shape[:2], -1))
+        return x + _feed_forward(nnx.split(self.feed_forward), x), cache
+
+
+class Trunk(nnx.Module):
+    """L blocks and a final norm; embeddings in, features out, both `[B T D]`."""
+
+    def __init__(self, config: TrunkConfig, rules: ShardingRules, *, rngs: nnx.Rngs):
+        """Builds the blocks with parameters from `rngs`."""
+        self.rules = rules
+        self.blocks = nnx.List(
+            [Block(config, rules, rngs=rngs) for _ in range(config.layers)]
+        )
+        self.norm = nnx.RMSNorm(
+            config.width, dtype=jnp.dtype(config.dtype), rngs=rngs
+        )
+
+    def __call__(self, x: Float[Array, "B T D"], mask: Mask) -> Float[Array, "B T D"]:
+        """Features of whole sequences in layout order."""
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)
+
+    def decode(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Array,
+        segments: Array,
+        cache: Cache,
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Features of a few new tokens, and the cache with them in it."""
+        slots, cache = reserve(cache, positions, segments, rules=self.rules)
+        for layer, block in enumerate(self.blocks):
+            x, cache = block.decode(x, positions, segments, cache, layer, slots)
+        return self.norm(x), cache

@@ -1,0 +1,275 @@
+"""The options of `ring-rl`: names, units, defaults, and what their values may be.
+
+The names that options leave are those of the parameters in `ring_rl.commands`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ring_rl import __version__, commands
+
+TRACEBACK = "RING_RL_TRACEBACK"
+
+
+class _Parser(argparse.ArgumentParser):
+    """One-line errors, and no abbreviated options.
+
+    `--seed` is a field of every preset: as an abbreviation it would mean `--seeds`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+class _TrainHelp(argparse.Action):
+    """`train --help`, and with a preset before it the preset's fields as well."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any):
+        # No value of its own among the arguments.
+        super().__init__(
+            option_strings,
+            argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+            nargs=0,
+            **kwargs,
+        )
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        parser.print_help()
+        preset = getattr(namespace, "preset", None)
+        if preset is not None:
+            print()
+            commands.resolve(preset, ["--help"])
+        parser.exit()
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(
+            f"expected different whole numbers such as 0,1,2, found {text!r}"
+        )
+    return seeds
+
+
+def _bounds(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(word) for word in text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise argparse.ArgumentTypeError(
+            f"expected two numbers low,high such as -1,1, found {text!r}"
+        )
+    return low, high
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, found {text!r}")
+    return found
+
+
+def join_bounds(words: Sequence[str]) -> list[str]:
+    """Makes `--action-bounds -1,1` one word: argparse takes `-1,1` for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == "--action-bounds":
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; each command leaves its function in `function`."""
+    parser = _Parser(
+        prog="ring-rl",
+        description="Offline reinforcement learning on long contexts of trajectories.",
+        epilog=f"{TRACEBACK}=1 in the environment shows where an error was found.",
+    )
+    parser.add_argument("--version", action="version", version=f"ring-rl {__version__}")
+    add = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, title="commands"
+    ).add_parser
+    _add_train(add("train", help="train a preset", add_help=False))
+    _add_evaluate(add("evaluate", help="roll a trained run out, print the statistics"))
+    _add_report(add("report", help="table, picture and HTML page of several runs"))
+    _add_data(add("data", help="import and inspect datasets"))
+    _add_list(add("list", help="presets, environments and datasets"))
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Trains a preset and evaluates it. Any field of the preset can be given as "
+        "--field value, with dots for nested ones; ring-rl train PRESET --help lists "
+        "them with their defaults."
+    )
+    parser.usage = "ring-rl train PRESET [options] [--field value ...]"
+    add = parser.add_argument
+    add("preset", metavar="PRESET", help="name, see ring-rl list presets")
+    add(
+        "-h",
+        "--help",
+        action=_TrainHelp,
+        help="this help; after a preset, its fields with their defaults too",
+    )
+    add(
+        "--seeds",
+        type=_seeds,
+        metavar="S,S,...",
+        help="training seeds, one run each (default: the preset's seed)",
+    )
+    add(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="parent of the run's folder (default: %(default)s)",
+    )
+    add(
+        "--no-evaluate",
+        dest="evaluate",
+        action="store_false",
+        help="train only (default: evaluate at the end)",
+    )
+    parser.set_defaults(function=commands.train)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="folder that ring-rl train wrote")
+    add(
+        "--env",
+        dest="environment",
+        metavar="ID",
+        help="environment (default: the run's)",
+    )
+    add(
+        "--trials",
+        type=_count,
+        metavar="N",
+        help="episodes in one context (default: the run's)",
+    )
+    add(
+        "--episodes",
+        type=_count,
+        metavar="M",
+        help="contexts for each task and seed (default: the run's)",
+    )
+    add(
+        "--control",
+        choices=("none", "other-task"),
+        default="none",
+        help="other-task: with the context of another task (default: %(default)s)",
+    )
+    add(
+        "--temperature",
+        type=_temperature,
+        metavar="T",
+        help="of the sampled actions, 0 is greedy (default: the run's)",
+    )
+    _add_json(parser)
+    parser.set_defaults(function=commands.evaluate)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="folders with evaluations")
+    add(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        metavar="DIR",
+        help="for the picture and the page (default: %(default)s)",
+    )
+    _add_json(parser)
+    parser.set_defaults(function=commands.report)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(
+        dest="command", metavar="ACTION", required=True, title="actions"
+    )
+    importing = actions.add_parser("import", help="files of another format to RLDS")
+    add = importing.add_argument
+    add("source", type=Path, metavar="SOURCE", help="file or folder")
+    add(
+        "--format", required=True, metavar="F", help="d4rl (HDF5 file) or rlds (folder)"
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    add(
+        "--action-bounds",
+        type=_bounds,
+        metavar="LOW,HIGH",
+        help="of every action, where the source does not say (default: -1,1)",
+    )
+    add(
+        "--task",
+        metavar="NAME",
+        help="task of all episodes (default: what the source says)",
+    )
+    add(
+        "--max-episode-steps",
+        type=_count,
+        metavar="N",
+        help="cut longer episodes, in environment steps (default: leave them)",
+    )
+    add("--overwrite", action="store_true", help="replace a dataset in the folder")
+    _add_json(importing)
+    importing.set_defaults(function=commands.import_data)
+    inspecting = actions.add_parser("inspect", help="what is in a dataset")
+    inspecting.add_argument("directory", type=Path, metavar="DIR", help="its folder")
+    _add_json(inspecting)
+    inspecting.set_defaults(function=commands.inspect_data)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    kinds = ("presets", "envs", "datasets")
+    parser.add_argument(
+        "kind",
+        nargs="?",
+        choices=("all", *kinds),
+        default="all",
+        help="what to list (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("datasets"),
+        metavar="DIR",
+        help="where datasets are looked for (default: %(default)s)",
+    )
+    _add_json(parser)
+    parser.set_defaults(function=commands.list_known)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print JSON"
+    )

@@ -1,0 +1,59 @@
+"""How far a long piece of work is: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+
+class Progress:
+    """Counts from `start` to `total`; shows rate, time left and the latest numbers."""
+
+    def __init__(self, title: str, total: int, *, start: int = 0, every: float = 10.0):
+        """`every`: seconds between lines where there is no terminal."""
+        self.title, self.total, self.done = title, total, start
+        self._every = every
+        self._began = self._said = time.monotonic()
+        self._first = start
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(title, total=total, completed=start, text="")
+            self._bar.start()
+
+    def update(self, done: int, text: str = "") -> None:
+        """Says how much is done and what there is to say about it."""
+        self.done = done
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, text=text)
+            return
+        now = time.monotonic()
+        if now - self._said < self._every and done < self.total:
+            return
+        self._said = now
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        left = (self.total - done) / rate if rate else float("nan")
+        print(
+            f"{self.title}: {done}/{self.total}  {text}  {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
