@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -73,7 +72,12 @@ class TransformerPolicy:
     ) -> TrajectoryTransformer:
         """The model, with parameters drawn from `seed`."""
         return TrajectoryTransformer(
-            self.trunk, spaces, scaling, bins=self.bins, rules=rules, rngs=nnx.Rngs(seed)
+            self.trunk,
+            spaces,
+            scaling,
+            bins=self.bins,
+            rules=rules,
+            rngs=nnx.Rngs(seed),
         )
 
     def loss(
@@ -91,30 +95,37 @@ class TransformerPolicy:
         }
 
     def start(
-        self, model: TrajectoryTransformer, target_return: Float[Array, " B"], *, steps: int
+        self,
+        model: TrajectoryTransformer,
+        target_return: Float[Array, " B"],
+        *,
+        trials: int,
+        steps: int,
     ) -> Context:
-        """The state of B rows that have seen nothing, with room for `steps` each."""
+        """The state of B rows that have seen nothing, with room for all they will."""
         rows = target_return.shape[0]
-        if self.tokens.memory == "step":
-            steps = 1
-        zeros = np.zeros(rows, np.float32)
-        none = np.zeros(rows, np.int32)
+        together = min(trials, self.trials_in_context or trials)
+        capacity = 1 if self.tokens.memory == "step" else together * steps
+        zeros = jnp.zeros(rows, jnp.float32)
+        none = jnp.zeros(rows, jnp.int32)
         space = model.head.space
-        discrete = isinstance(space, Discrete)
+        shape = () if isinstance(space, Discrete) else (space.size,)
+        kind = jnp.int32 if isinstance(space, Discrete) else jnp.float32
         context = Context(
-            cache=model.make_cache(rows, steps * self.tokens.tokens_per_step),
-            told=np.asarray(target_return, np.float32),
+            cache=model.make_cache(rows, capacity * self.tokens.tokens_per_step),
+            told=jnp.asarray(target_return, jnp.float32),
             earned=zeros,
             steps=none,
             timestep=none,
             trials=none + 1,
-            action=none if discrete else np.zeros((rows, space.size), np.float32),
+            action=jnp.zeros((rows, *shape), kind),
             reward=zeros,
             completion=zeros,
             previous_timestep=none,
         )
-        same = model.rules.sharding(model.rules.replicated)
-        rest = jax.device_put(context._replace(cache=None), same)
+        # Copies: each is used up on its own, so no two may be the same array.
+        rest = jax.tree.map(jnp.copy, context._replace(cache=None))
+        rest = jax.device_put(rest, model.rules.sharding(model.rules.replicated))
         return rest._replace(cache=context.cache)
 
     def act(

@@ -39,8 +39,23 @@ CLONING = dataclasses.replace(
     AGENTIC, name="dark-room-bc", agent=BehaviorCloning(trunk=_TRUNK)
 )
 
+TINY = RunConfig(
+    name="dark-room-tiny",
+    agent=AgenticTransformer(
+        trunk=TrunkConfig(layers=2, width=32, heads=2),
+        chains=ChainConfig(trajectories=8),
+    ),
+    data=Collected(episodes=100),
+    environment=DarkRoom(size=5, max_steps=10, held_out=6),
+    loader=LoaderConfig(rows=8, row_steps=160),
+    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=50),
+    loop=LoopConfig(steps=400, log_every=20, checkpoint_every=200),
+    evaluation=EvaluationConfig(trials=8, rollouts=10),
+)
+
 PRESETS = {
     "dark-room": (AGENTIC, "Agentic Transformer, hidden goal, 8 trials in a context"),
+    "dark-room-tiny": (TINY, "the same in a 5 x 5 room, in a minute"),
     "dark-room-dt": (DECISION, "Decision Transformer on the same data and protocol"),
     "dark-room-bc": (CLONING, "10 % behaviour cloning on the same data and protocol"),
 }

@@ -1,4 +1,4 @@
-"""What a run is trained on: the episodes, and the numbers that are derived from them."""
+"""What a run is trained on: the episodes, and the numbers derived from them."""
 
 import dataclasses
 import json
@@ -33,7 +33,8 @@ def open_dataset(config: RunConfig) -> EpisodeStore:
         folder = Path(data.parent) / (
             f"dark-room-{environment.size}x{environment.size}"
             f"-steps{environment.max_steps}-goals{len(environment.training_tasks)}"
-            f"-split{environment.split_seed}-episodes{data.episodes}-seed{data.seed}"
+            f"-split{environment.split_seed}-episodes{data.episodes}"
+            f"-mistaken{data.mistaken:g}-seed{data.seed}"
         )
         if not folder.exists():
             _collect(environment, data, folder)
@@ -50,7 +51,8 @@ def _collect(environment: DarkRoom, data: Collected, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     rows = environment.make(_ROWS, seed=data.seed)
     tasks = [task for task in environment.training_tasks for _ in range(data.episodes)]
-    episodes = record(rows, DarkRoomBehaviour(), tasks=tasks, seed=data.seed)
+    behaviour = DarkRoomBehaviour(environment.size, data.mistaken)
+    episodes = record(rows, behaviour, tasks=tasks, seed=data.seed)
     try:
         write_rlds(
             episodes,
@@ -101,8 +103,8 @@ def derive(config: RunConfig, store: EpisodeStore, layout: str) -> Derived:
     scaling = Scaling(
         tuple(map(float, mean)),
         tuple(map(float, std)),
-        _unit(np.abs(store.returns).max()),
-        _unit(np.abs(store.rewards).max()),
+        _unit(float(np.abs(store.returns).max())),
+        _unit(float(np.abs(store.rewards).max())),
     )
     return Derived(
         store.spaces, scaling, target, rule, layout, int(store.offsets[-1]), len(store)
@@ -110,7 +112,7 @@ def derive(config: RunConfig, store: EpisodeStore, layout: str) -> Derived:
 
 
 def _unit(largest: float) -> float:
-    return float(largest) if largest > 0 else 1.0
+    return largest if largest > 0 else 1.0
 
 
 def _target(target: str, returns: np.ndarray) -> tuple[float, str]:

@@ -87,12 +87,14 @@ class Collected:
     Attributes:
       parent: folder of such datasets; one that is there already is used again.
       episodes: behaviour episodes a training task.
+      mistaken: share of them that look for the goal in a place drawn at random.
       seed: of the collection.
       normalise: whether observations are brought to mean 0 and deviation 1.
     """
 
     parent: str = "datasets"
     episodes: int = 200
+    mistaken: float = 0.5
     seed: int = 0
     normalise: bool = False
 

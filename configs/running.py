@@ -14,7 +14,7 @@ from ring_rl.configs.datasets import (
     write_derived,
 )
 from ring_rl.configs.run import Gymnasium, RunConfig
-from ring_rl.configs.saved import claim_folder, load_config
+from ring_rl.configs.saved import check_folder, claim_folder, load_config
 from ring_rl.data.loader import ChainLoader
 from ring_rl.evaluate.protocol import Conditions, summarise, timing
 from ring_rl.evaluate.report import write_evaluation
@@ -53,6 +53,7 @@ def train(
 
 def train_run(config: RunConfig, run: Path) -> None:
     """Trains one run to its end, from wherever it stands."""
+    check_folder(run, config)
     rules = ShardingRules(make_mesh(config.mesh))
     store = open_dataset(config)
     if config.environment.id:

@@ -42,8 +42,8 @@ def load_config(run: Path) -> RunConfig:
     return from_json(path.read_text(), str(path))
 
 
-def claim_folder(run: Path, config: RunConfig) -> None:
-    """Makes the folder a run's, or finds that it is this run's already.
+def check_folder(run: Path, config: RunConfig) -> None:
+    """Finds that a folder is new, or this run's already.
 
     Raises:
       ValueError: it holds another configuration, or files of something else.
@@ -62,7 +62,13 @@ def claim_folder(run: Path, config: RunConfig) -> None:
         raise ValueError(
             f"{run}: expected an empty or new folder for the run, found other files"
         )
+
+
+def claim_folder(run: Path, config: RunConfig) -> None:
+    """Makes the folder a run's; raises as `check_folder` does."""
+    check_folder(run, config)
     run.mkdir(parents=True, exist_ok=True)
+    path = run / _FILE
     partial = path.with_suffix(".partial")
     partial.write_text(to_json(config))
     partial.replace(path)
@@ -85,7 +91,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     """Makes a value of an annotated type from plain JSON."""
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
-        named = KINDS.get(value.get("kind")) if isinstance(value, dict) else None
+        named = KINDS.get(str(value["kind"])) if isinstance(value, dict) else None
         if named not in typing.get_args(kind):
             raise ValueError(f"{where}: no such kind")
         return _build(named, value, where)

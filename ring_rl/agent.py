@@ -29,14 +29,20 @@ class Agent(Protocol):
         ...
 
     def start(
-        self, model: Any, target_return: Float[Array, " B"], *, steps: int
+        self,
+        model: Any,
+        target_return: Float[Array, " B"],
+        *,
+        trials: int,
+        steps: int,
     ) -> Any:
         """The state of B rows that have seen nothing.
 
         Args:
           model: what `build` returned, trained.
           target_return: the return that each row is told to reach in every trial.
-          steps: environment steps that a row may act within this context.
+          trials: episodes that each row will play.
+          steps: environment steps that an episode has at most.
         """
         ...
 

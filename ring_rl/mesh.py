@@ -1,6 +1,8 @@
 """Devices as a mesh, and which logical axis of an array lies on which of its axes."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +25,7 @@ class MeshConfig:
     sequence: int = 0
 
 
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of a configuration, outermost axis first.
 
     Raises:

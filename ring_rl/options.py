@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ring_rl import __version__, commands
+from ring_rl import commands
+from ring_rl.version import __version__
 
 TRACEBACK = "RING_RL_TRACEBACK"
 

@@ -34,6 +34,8 @@ def prepare() -> None:
         return
     import jax
 
+    if jax.config.jax_num_cpu_devices > 0:
+        return
     try:
         jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
     except RuntimeError:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+
 @dataclasses.dataclass(frozen=True)
 class Discrete:
     """Actions 0, 1, ... `size` - 1, stored as int32 `[steps]`."""
@@ -31,7 +32,7 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class Continuous:
-    """Actions in a box, stored as float32 `[steps A]`; `low` and `high` have length A."""
+    """Actions in a box, float32 `[steps A]`; `low` and `high` have length A."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -47,7 +48,7 @@ ActionSpace: TypeAlias = Discrete | Continuous
 
 @dataclasses.dataclass(frozen=True)
 class Spaces:
-    """What an environment or a dataset shows and accepts: O numbers, and the actions."""
+    """What an environment or a dataset shows and takes: O numbers, and actions."""
 
     observation: int
     action: ActionSpace

@@ -83,7 +83,7 @@ class _Walk(NamedTuple):
       k_positions, k_segments: `[key tiles, B, C]`.
       pairs: query tile · key tiles + key tile, those with work first.
       full: whether a pair needs no mask arithmetic, `[query tiles · key tiles]`.
-      count: how many pairs have work.
+      turns: how many pairs have work.
     """
 
     q_positions: Int[Array, "q B C"]
@@ -92,7 +92,7 @@ class _Walk(NamedTuple):
     k_segments: Int[Array, "k B C"]
     pairs: Int[Array, " pairs"]
     full: Array
-    count: Int[Array, ""]
+    turns: Int[Array, ""]
 
 
 def _walk(mask: Mask, tiles: Tiles) -> _Walk:
@@ -206,7 +206,7 @@ def forward(
     Memory besides inputs and outputs: copies of them in tile order, and one tile of
     scores `[B N C C]`. A row that sees nothing has output 0 and log-sum-exp -inf.
     """
-    (B, T, N, H), S, K = q.shape, k.shape[1], k.shape[2]
+    (T, N), (S, K) = q.shape[1:3], k.shape[1:3]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     walk = _walk(mask, tiles)
     q_tiles = _split_queries(q, K, tiles.q)
@@ -236,11 +236,11 @@ def forward(
         l_new = keep * _at(l_all, i) + p.sum(axis=-1)
         return _put(o_all, o_new, i), _put(m_all, m_new, i), _put(l_all, l_new, i)
 
-    inputs = (q, k, v, walk.count)
+    inputs = (q, k, v, walk.turns)
     o = _accumulator(q_tiles, dtype, 0.0, *inputs)
     m = _accumulator(q_tiles[..., 0], dtype, -jnp.inf, *inputs)
     l = _accumulator(q_tiles[..., 0], dtype, 0.0, *inputs)
-    o, m, l = jax.lax.fori_loop(0, walk.count, visit, (o, m, l))
+    o, m, l = jax.lax.fori_loop(0, walk.turns, visit, (o, m, l))
     empty = l == 0
     divisor = jnp.where(empty, 1.0, l)
     output = o / divisor[..., None]
@@ -259,15 +259,13 @@ def backward(
     *,
     scale: float,
     tiles: Tiles,
-) -> tuple[
-    Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]
-]:
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
     """Gradients dq, dk, dv, at least f32, in one pass of five products a tile.
 
     `g` is the output's cotangent, `lse` the log-sum-exp over *all* keys of the row
     (of every hop), and `delta` the row sums of `g * output`.
     """
-    (B, T, N, H), S, K = q.shape, k.shape[1], k.shape[2]
+    (T, N), (S, K) = q.shape[1:3], k.shape[1:3]
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     walk = _walk(mask, tiles)
     q_tiles = _split_queries(q, K, tiles.q)
@@ -298,11 +296,11 @@ def backward(
             _put(dv_all, _at(dv_all, j) + dv, j),
         )
 
-    inputs = (q, k, v, g, lse, walk.count)
+    inputs = (q, k, v, g, lse, walk.turns)
     gradients = tuple(
         _accumulator(x, dtype, 0.0, *inputs) for x in (q_tiles, k_tiles, v_tiles)
     )
-    dq, dk, dv = jax.lax.fori_loop(0, walk.count, visit, gradients)
+    dq, dk, dv = jax.lax.fori_loop(0, walk.turns, visit, gradients)
     return _join_queries(dq, T, N), _join_keys(dk, S), _join_keys(dv, S)
 
 

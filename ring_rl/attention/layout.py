@@ -53,13 +53,31 @@ def balance(
     hop every device waits for the slowest. Tiles are counted at `tile` tokens from
     their bounds, as the kernel does. `mask` is on the host, in natural order.
     """
+    work = _work(mask, layout, R, tile)
+    time = _time(work)
+    return work.sum(axis=1), float(work.sum() / R / time) if time else 1.0
+
+
+def choose_layout(mask: Mask, R: int) -> str:
+    """The layout under which the slowest device has least to do for this mask.
+
+    `mask` is a host mask of self-attention in natural order, whose length every
+    layout can cut. Ties go to the first of `LAYOUTS`.
+    """
+    # Not the best balanced: a layout that makes all devices visit more tiles is.
+    return min(LAYOUTS, key=lambda layout: _time(_work(mask, layout, R, 128)))
+
+
+def _work(mask: Mask, layout: str, R: int, tile: int) -> Float[np.ndarray, "R R"]:
+    """Tiles that each device computes at each hop."""
     positions, segments = np.asarray(mask.q_positions), np.asarray(mask.q_segments)
     S = positions.shape[1]
     order = permutation(layout, S, R)
     tile = _divisor(S // R, tile)
     shape = (positions.shape[0], R, S // R // tile, tile)
-    positions = positions[:, order].reshape(shape)
-    segments = segments[:, order].reshape(shape)
+    # In 64 bits, so that an all-padding tile's bounds and the window do not overflow.
+    positions = positions[:, order].reshape(shape).astype(np.int64)
+    segments = segments[:, order].reshape(shape).astype(np.int64)
     valid = segments >= 0
     high, low = np.iinfo(np.int64).max // 2, np.iinfo(np.int64).min // 2
     least_p = np.where(valid, positions, high).min(-1)
@@ -80,18 +98,12 @@ def balance(
                     least_p[:, q, :, None] < largest_p[:, k, None, :] + mask.window
                 )
             work[device, hop] = needed.any(axis=0).sum()
-    busiest = work.max(axis=0).sum()
-    share = work.sum() / R / busiest if busiest else 1.0
-    return work.sum(axis=1), float(share)
+    return work
 
 
-def choose_layout(mask: Mask, R: int) -> str:
-    """The layout under which the slowest device has least to do for this mask.
-
-    `mask` is a host mask of self-attention in natural order, whose length every
-    layout can cut. Ties go to the first of `LAYOUTS`.
-    """
-    return max(LAYOUTS, key=lambda layout: balance(mask, layout, R)[1])
+def _time(work: Float[np.ndarray, "R R"]) -> float:
+    """Tiles of the busiest device, summed over hops: how long the ring takes."""
+    return float(work.max(axis=0).sum())
 
 
 def _divisor(length: int, largest: int) -> int:

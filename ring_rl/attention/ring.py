@@ -97,9 +97,7 @@ def _ring_forward(q, k, v, mask, scale, tiles, axis_name):
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     nothing = (jnp.zeros_like(q, dtype), jnp.full_like(q[..., 0], -jnp.inf, dtype))
     # The last hop has nothing to send on.
-    (block, merged), _ = jax.lax.scan(
-        hop, (_block(k, v, mask), nothing), length=hops
-    )
+    (block, merged), _ = jax.lax.scan(hop, (_block(k, v, mask), nothing), length=hops)
     output, lse = merge(merged, attend(block))
     output = checkpoint_name(output.astype(q.dtype), "attention_output")
     lse = checkpoint_name(lse, "attention_lse")

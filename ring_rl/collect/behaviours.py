@@ -41,7 +41,7 @@ class DarkRoomState(NamedTuple):
     """What `DarkRoomBehaviour` remembers within an episode.
 
     Attributes:
-      goal: x and y.
+      goal: x and y of where it means to go.
       noise: probability of a random action at each step.
       generator: the episode's own.
     """
@@ -51,17 +51,26 @@ class DarkRoomState(NamedTuple):
     generator: np.random.Generator
 
 
+@dataclasses.dataclass(frozen=True)
 class DarkRoomBehaviour:
-    """Goes to the dark room's goal, which it is told, more or less astray.
+    """Goes to a goal of the dark room: often the right one, and more or less straight.
 
     Each episode draws a noise rate from U(0, 1); each step is with that probability
-    uniformly random, else one towards the goal (along an axis drawn at random while
-    both remain) or, once there, none. So the returns of a task spread from near nothing
-    to the best.
+    uniformly random, else one towards where it means to go (along an axis drawn at
+    random while both remain) or, once there, none. An episode that is mistaken means to
+    go to a cell drawn at random. So the returns of a task spread from nothing to the
+    best, and the data shows what it looks like to search in vain.
+
+    Attributes:
+      size: cells a side of the room.
+      mistaken: share of the episodes that are.
     """
 
+    size: int = 9
+    mistaken: float = 0.5
+
     def begin(self, task: str, generator: np.random.Generator) -> DarkRoomState:
-        """Draws the noise rate of an episode.
+        """Draws where an episode goes and its noise rate.
 
         Raises:
           ValueError: `task` is not "x,y".
@@ -71,7 +80,11 @@ class DarkRoomBehaviour:
             raise ValueError(
                 f'task of a dark room: expected a goal "x,y", found {task!r}'
             )
-        return DarkRoomState((int(x), int(y)), generator.random(), generator)
+        goal = (int(x), int(y))
+        if generator.random() < self.mistaken:
+            across, up = generator.integers(self.size, size=2).tolist()
+            goal = (across, up)
+        return DarkRoomState(goal, generator.random(), generator)
 
     def act(
         self, observations: Float[np.ndarray, "B O"], states: Sequence[DarkRoomState]

@@ -60,7 +60,7 @@ def best_episodes(store: EpisodeStore, share: float) -> EpisodeStore:
 
 
 def draw_members(
-    groups: list[Int[np.ndarray, " episodes"]],
+    groups: list[Int[np.ndarray, " _"]],
     trajectories: int,
     random: np.random.Generator,
 ) -> Int[np.ndarray, " members"]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64
 
-import ring_rl
 from ring_rl.types import Continuous, Discrete, Spaces
+from ring_rl.version import __version__
 
 MANIFEST_NAME = "ring_rl_manifest.json"
 _LIBRARIES = ("array-record", "numpy", "tensorflow-datasets")
@@ -46,7 +46,7 @@ def write_manifest(
         "source": source,
         "reader": reader,
         "versions": {
-            "ring_rl": ring_rl.__version__,
+            "ring_rl": __version__,
             "python": platform.python_version(),
             **{library: importlib.metadata.version(library) for library in _LIBRARIES},
         },

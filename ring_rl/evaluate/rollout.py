@@ -4,12 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from ring_rl.agent import Agent
+from ring_rl.evaluate.acting import Actor
 from ring_rl.types import Rollouts, VectorEnvironment
 
 
@@ -42,64 +40,49 @@ def rollout(
         environment, which then draws one at each row's first reset and keeps it.
       progress: called with trials finished and a line of text.
     """
-    graph, parameters = nnx.split(model)
     rows = environment.rows
-
-    # The state is used up by each call: the cache is updated where it lies.
-    def advance(state, parameters, outcome, observations, active, turn, temperature):
-        model = nnx.merge(graph, parameters)
-        state = agent.observe(state, *outcome)
-        key = jax.random.fold_in(jax.random.key(seed), turn)
-        return agent.act(model, state, observations, active, key, temperature)
-
-    advance = jax.jit(advance, donate_argnums=0)
-    state = agent.start(
+    actor = Actor(
+        agent,
         model,
-        np.full(rows, target_return, np.float32),
-        steps=trials * environment.max_episode_steps,
+        rows,
+        trials=trials,
+        steps=environment.max_episode_steps,
+        target_return=target_return,
+        temperature=temperature,
+        seed=seed,
     )
-
     returns = np.zeros((rows, trials))
     lengths = np.zeros((rows, trials), np.int64)
     terminated = np.zeros((rows, trials), bool)
     trial = np.zeros(rows, np.int64)
     active = np.ones(rows, bool)
-    nothing = np.zeros(rows, bool)
 
     def reset(mask):
         if tasks is None:
             return environment.reset(mask)
-        names = [tasks[row][min(trial[row], trials - 1)] for row in range(rows)]
+        names = [tasks[row][min(int(trial[row]), trials - 1)] for row in range(rows)]
         return environment.reset(mask, names)
 
     observations = reset(active)
-    # A copy: the state, its own last action included, is used up by `advance`.
-    actions: Any = np.array(state.action)
-    outcome = (actions, np.zeros(rows, np.float32), nothing, nothing)
     began, decoding, steps = time.perf_counter(), [], 0
-    warm = jnp.float32(temperature)
     while active.any():
         asked = time.perf_counter()
-        actions, state = advance(
-            state, parameters, outcome, observations, active,
-            np.int32(len(decoding)), warm,
-        )  # fmt: skip
-        chosen = np.asarray(actions)
+        actions = actor.act(observations, active)
         decoding.append(time.perf_counter() - asked)
-        observations, rewards, ends, cuts = environment.step(chosen)
+        observations, rewards, ends, cuts = environment.step(actions)
         ended = (ends | cuts) & active
+        actor.observe(rewards, ended)
         index = np.flatnonzero(active)
         returns[index, trial[index]] += rewards[index]
         lengths[index, trial[index]] += 1
         terminated[index, trial[index]] = ends[index]
         steps += len(index)
-        outcome = (actions, rewards.astype(np.float32), ended, active)
         trial = trial + ended
         active = trial < trials
         if (ended & active).any():
             observations = reset(ended & active)
-        if progress is not None and ended.any():
-            progress(int(trial.sum()), f"mean return {returns[:, 0].mean():.2f} first")
+        if progress is not None:
+            progress(int(trial.sum()), f"{steps} environment steps")
     seconds = time.perf_counter() - began
     return Rollouts(
         returns,

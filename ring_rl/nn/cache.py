@@ -70,9 +70,7 @@ def make_cache(
     def full(shape, dtype, spec, value=0):
         # Made where it is to lie: no device ever holds the whole of it.
         sharding = rules.sharding(spec)
-        return jax.jit(
-            lambda: jnp.full(shape, value, dtype), out_shardings=sharding
-        )()
+        return jax.jit(lambda: jnp.full(shape, value, dtype), out_shardings=sharding)()
 
     shape = (rows, capacity, kv_heads, head_width)
     return Cache(

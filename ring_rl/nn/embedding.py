@@ -3,15 +3,11 @@
 The same module embeds interleaved tokens, which show one field each, and fused ones.
 """
 
-
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from ring_rl.types import Discrete, Scaling, Spaces, Tokens
-
-
-
 
 # Wave lengths of the time step's features run from one step to this many.
 _LONGEST_WAVE = 10_000.0
@@ -88,5 +84,3 @@ def rotate(
     a, b = jnp.split(x.astype(dtype), 2, axis=-1)
     turned = jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
     return turned.astype(x.dtype)
-
-

@@ -53,9 +53,7 @@ class TrajectoryTransformer(nnx.Module):
         """Logits of whole sequences at every token; `losses` never holds them all."""
         return self.logits(self.features(tokens))
 
-    def losses(
-        self, batch: Batch
-    ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    def losses(self, batch: Batch) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
         """Cross-entropy and hits at every token, see `ActionHead.cross_entropy`."""
 
         def one_chunk(parameters, features, label):

@@ -51,8 +51,7 @@ class TrunkConfig:
             )
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(
-                f"trunk: kv_heads must divide heads={self.heads}, found "
-                f"{self.kv_heads}"
+                f"trunk: kv_heads must divide heads={self.heads}, found {self.kv_heads}"
             )
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise ValueError(
@@ -106,9 +105,7 @@ class Block(nnx.Module):
         k = rotate(split(self.keys(x), K), positions)
         return q, k, split(self.values(x), K)
 
-    def __call__(
-        self, x: Float[Array, "B T D"], mask: Mask
-    ) -> Float[Array, "B T D"]:
+    def __call__(self, x: Float[Array, "B T D"], mask: Mask) -> Float[Array, "B T D"]:
         """Whole sequences, in layout order, sharded over the ring."""
         block = self.config.block or None
         q, k, v = self._project(x, mask.q_positions)
@@ -153,9 +150,7 @@ class Trunk(nnx.Module):
         self.blocks = nnx.List(
             [Block(config, rules, rngs=rngs) for _ in range(config.layers)]
         )
-        self.norm = nnx.RMSNorm(
-            config.width, dtype=jnp.dtype(config.dtype), rngs=rngs
-        )
+        self.norm = nnx.RMSNorm(config.width, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
     def __call__(self, x: Float[Array, "B T D"], mask: Mask) -> Float[Array, "B T D"]:
         """Features of whole sequences in layout order."""

@@ -42,7 +42,5 @@ def make_optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransfo
     elif config.name == "sgd":
         rule = optax.sgd(schedule)
     else:
-        raise ValueError(
-            f"optimiser: name must be adamw or sgd, found {config.name!r}"
-        )
+        raise ValueError(f"optimiser: name must be adamw or sgd, found {config.name!r}")
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)

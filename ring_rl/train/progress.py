@@ -32,7 +32,9 @@ class Progress:
                 TextColumn("{task.fields[text]}"),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(title, total=total, completed=start, text="")
+            self._task = self._bar.add_task(
+                title, total=total, completed=start, text=""
+            )
             self._bar.start()
 
     def update(self, done: int, text: str = "") -> None:

@@ -74,7 +74,7 @@ def make_step(
             gradients, state.optimiser, state.parameters
         )
         parameters = optax.apply_updates(state.parameters, updates)
-        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         new = TrainState(state.step + 1, parameters, optimiser_state, state.key)
         return new, metrics
 

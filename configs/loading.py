@@ -1,0 +1,127 @@
+"""A trained run as a policy that drops into one's own loop."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ring_rl.configs.running import load_model
+from ring_rl.evaluate.acting import Actor
+from ring_rl.types import Spaces
+
+
+class Policy:
+    """Acts in B rows at once; each row keeps its context from trial to trial.
+
+    ```
+    policy = ring_rl.load("runs/dark-room")
+    policy.reset(rows=4, trials=8, steps=20)
+    actions = policy.act(observations)
+    policy.observe(rewards, terminated, truncated)
+    ```
+
+    Attributes:
+      spaces: what it sees and does; observations are flat float32 `[B O]`, actions
+        int32 `[B]` or float32 `[B A]`.
+      target_return: what every trial is told to reach, as in the run's evaluation.
+    """
+
+    def __init__(self, agent: Any, model: Any, spaces: Spaces, target_return: float):
+        """Of a trained model; `ring_rl.load` makes one from a run folder."""
+        self._agent, self._model = agent, model
+        self.spaces, self.target_return = spaces, target_return
+        self._actor: Actor | None = None
+
+    def reset(
+        self,
+        rows: int,
+        *,
+        trials: int,
+        steps: int,
+        target_return: float | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """Begins new contexts.
+
+        Args:
+          rows: B, environments that are stepped together.
+          trials: episodes that each will play before the next reset.
+          steps: environment steps of an episode at most.
+          target_return: the run's own if None.
+          temperature: of the sampled actions; 0 takes the likeliest.
+          seed: of the sampling.
+        """
+        target = self.target_return if target_return is None else target_return
+        self._actor = Actor(
+            self._agent,
+            self._model,
+            rows,
+            trials=trials,
+            steps=steps,
+            target_return=target,
+            temperature=temperature,
+            seed=seed,
+        )
+        self._trials, self._steps = trials, steps
+        self._played = np.zeros(rows, np.int64)
+        self._length = np.zeros(rows, np.int64)
+
+    def act(
+        self, observations: Float[np.ndarray, "B O"]
+    ) -> Float[np.ndarray, "B A"] | Int[np.ndarray, " B"]:
+        """Actions; rows that have played all their trials no longer act.
+
+        Raises:
+          ValueError: before `reset`, or for observations of another shape.
+        """
+        expected = (len(self._played_rows()), self.spaces.observation)
+        if observations.shape != expected:
+            raise ValueError(
+                f"act: expected observations of shape {expected}, found "
+                f"{observations.shape}"
+            )
+        assert self._actor is not None
+        return self._actor.act(
+            observations.astype(np.float32), self._played < self._trials
+        )
+
+    def observe(
+        self,
+        rewards: Float[np.ndarray, " B"],
+        terminated: Bool[np.ndarray, " B"],
+        truncated: Bool[np.ndarray, " B"],
+    ) -> None:
+        """What came of the last actions; a row that ended begins its next trial.
+
+        Raises:
+          ValueError: before `reset`, or where an episode is longer than was said.
+        """
+        live = self._played_rows() < self._trials
+        ended = (terminated | truncated) & live
+        self._length = np.where(live, self._length + 1, self._length)
+        if (self._length[~ended] > self._steps).any():
+            raise ValueError(
+                f"observe: expected episodes of at most {self._steps} steps, as reset "
+                "was told, found a longer one"
+            )
+        assert self._actor is not None
+        self._actor.observe(rewards, ended)
+        self._length = np.where(ended, 0, self._length)
+        self._played = self._played + ended
+
+    def _played_rows(self) -> np.ndarray:
+        if self._actor is None:
+            raise ValueError("policy: expected a call of reset first")
+        return self._played
+
+
+def load_policy(run: str | Path) -> Policy:
+    """The policy of a run folder that `ring-rl train` wrote.
+
+    Raises:
+      ValueError: there is no trained run in it.
+    """
+    config, derived, model = load_model(Path(run))
+    return Policy(config.agent, model, derived.spaces, derived.target_return)

@@ -1,0 +1,128 @@
+"""The whole path on a room small enough to take seconds: data, training, evaluation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ring_rl
+from ring_rl.cli import main
+from ring_rl.envs import make_vector
+
+TINY = (
+    "--environment.size 3 --environment.held-out 3 --environment.max-steps 6 "
+    "--data.episodes 10 --agent.trunk.layers 1 --agent.trunk.width 16 "
+    "--agent.trunk.heads 2 --loader.rows 2 --loader.row-steps 48 --loop.steps 4 "
+    "--loop.log-every 2 --loop.checkpoint-every 2 --evaluation.trials 3 "
+    "--evaluation.rollouts 2 --mesh.sequence 4"
+).split()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of the Agentic Transformer, trained and evaluated."""
+    folder = tmp_path_factory.mktemp("whole")
+    words = ["--runs", str(folder / "runs"), "--data.parent", str(folder / "data")]
+    assert main(["train", "dark-room", "--seeds", "0,1", *words, *TINY]) == 0
+    return folder / "runs"
+
+
+def test_a_run_leaves_what_the_manual_says(runs):
+    run = runs / "dark-room" / "seed-0"
+    config = json.loads((run / "config.json").read_text())
+    assert config["agent"]["kind"] == "AgenticTransformer"
+    assert config["loop"]["steps"] == 4 and config["seed"] == 0
+    records = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 4]
+    assert set(records[0]) >= {"step", "loss", "accuracy", "gradient_norm"}
+    assert "seconds" not in records[0]
+    timing = json.loads((run / "timing.jsonl").read_text().splitlines()[0])
+    assert timing["tokens_per_second"] > 0
+    assert any((run / "tensorboard").iterdir())
+    assert sorted(int(p.name) for p in (run / "checkpoints").iterdir()) == [2, 4]
+
+
+def test_an_evaluation_has_all_statistics_of_all_seeds(runs):
+    folder = runs / "dark-room" / "evaluation"
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    for name in ("first", "mean", "last", "max_of_n", "gain"):
+        entry = evaluation[name]
+        assert entry["low"] <= entry["value"] <= entry["high"]
+        assert entry["seeds"] == 2
+    assert len(evaluation["return_by_trial"]) == 3
+    assert evaluation["counts"] == {
+        "seeds": 2,
+        "tasks": 3,
+        "rollouts": 12,
+        "trials": 3,
+        "episodes": 36,
+    }
+    assert evaluation["normalised"] is None
+    assert (folder / "return_by_trial.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluating_again_gives_the_same_bytes(runs, capsys):
+    before = (runs / "dark-room" / "evaluation" / "evaluation.json").read_bytes()
+    assert main(["evaluate", str(runs / "dark-room"), "--json"]) == 0
+    after = (runs / "dark-room" / "evaluation" / "evaluation.json").read_bytes()
+    assert after == before
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(before)
+
+
+def test_the_control_is_evaluated_beside_the_run(runs, capsys):
+    words = ["evaluate", str(runs / "dark-room"), "--control", "other-task"]
+    assert main([*words, "--trials", "2"]) == 0
+    found = list((runs / "dark-room" / "evaluations").glob("*/evaluation.json"))
+    assert len(found) == 1
+    evaluation = json.loads(found[0].read_text())
+    assert evaluation["conditions"]["control"] == "other-task"
+    assert main([*words, "--trials", "4"]) == 2
+    assert "at least as many tasks" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_trained_again(runs, tmp_path):
+    checkpoints = runs / "dark-room" / "seed-0" / "checkpoints" / "4"
+    before = checkpoints.stat().st_mtime_ns
+    data = runs.parent / "data"
+    words = ["--runs", str(runs), "--data.parent", str(data), "--no-evaluate"]
+    assert main(["train", "dark-room", "--seeds", "0,1", *words, *TINY]) == 0
+    assert checkpoints.stat().st_mtime_ns == before
+
+
+def test_a_report_puts_runs_side_by_side(runs, tmp_path, capsys):
+    assert main(["report", str(runs / "dark-room"), "--out", str(tmp_path)]) == 0
+    assert "AgenticTransformer" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "return_by_trial.png").exists()
+    assert "dark-room" in capsys.readouterr().out
+
+
+def test_a_loaded_policy_acts_in_a_loop_of_ones_own(runs):
+    policy = ring_rl.load(str(runs / "dark-room" / "seed-0"))
+    rows = make_vector("ring_rl/DarkRoom-v0", 3, seed=0, size=3, max_steps=6)
+    with pytest.raises(ValueError, match="reset first"):
+        policy.act(np.zeros((3, 6), np.float32))
+    policy.reset(3, trials=2, steps=6)
+    every = np.ones(3, bool)
+    for _ in range(2):
+        observations = rows.reset(every)
+        for _ in range(6):
+            actions = policy.act(observations)
+            assert actions.shape == (3,) and actions.dtype == np.int32
+            observations, rewards, terminated, truncated = rows.step(actions)
+            policy.observe(rewards, terminated, truncated)
+        assert truncated.all()
+    with pytest.raises(ValueError, match="expected observations of shape"):
+        policy.act(np.zeros((3, 5), np.float32))
+
+
+@pytest.mark.parametrize("preset", ["dark-room-dt", "dark-room-bc"])
+def test_the_other_agents_go_the_same_way(preset, tmp_path, runs):
+    data = runs.parent / "data"
+    words = ["--runs", str(tmp_path), "--data.parent", str(data)]
+    assert main(["train", preset, *words, *TINY]) == 0
+    evaluation = json.loads(
+        (tmp_path / preset / "evaluation" / "evaluation.json").read_text()
+    )
+    assert evaluation["counts"]["trials"] == 3

@@ -1,0 +1,187 @@
+"""A run that was stopped and continued is, bit for bit, one that was not."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from ring_rl.agents import AgenticTransformer
+from ring_rl.data.chains import ChainConfig
+from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.loader import ChainLoader, LoaderConfig
+from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
+from ring_rl.nn.trunk import TrunkConfig
+from ring_rl.train import loop as loop_module
+from ring_rl.train.loop import LoopConfig, train
+from ring_rl.train.optimiser import OptimiserConfig
+from ring_rl.types import Continuous, Episode, Scaling, Spaces
+
+SPACES = Spaces(2, Continuous((-1.0,), (1.0,)))
+SCALING = Scaling((0.0,) * 2, (1.0,) * 2, 1.0, 1.0)
+AGENT = AgenticTransformer(
+    trunk=TrunkConfig(layers=1, width=8, heads=2),
+    chains=ChainConfig(trajectories=2, loss_on="all"),
+    bins=5,
+)
+RULES = ShardingRules(make_mesh(MeshConfig(sequence=2), jax.devices()[:2]))
+
+
+class Killed(Exception):
+    """Stands in for what ends a process."""
+
+
+@pytest.fixture(scope="module")
+def loader():
+    random = np.random.default_rng(0)
+
+    def numbers(*shape):
+        return random.uniform(-1, 1, shape).astype(np.float32)
+
+    episodes = [
+        Episode(
+            numbers(4, 2), numbers(4, 1), numbers(4), np.ones(4, np.float32),
+            numbers(2), True, True, False, "only", index, {},
+        )
+        for index in range(6)
+    ]  # fmt: skip
+    store = EpisodeStore.from_episodes(episodes, SPACES)
+    config = LoaderConfig(rows=2)
+    return ChainLoader(store, config, AGENT.chains, AGENT.tokens, seed=0)
+
+
+def run(loader, directory, *, killed_at=None):
+    """The state after 40 updates, or `Killed` when another batch is asked for."""
+
+    def stream(start, stop):
+        batches = loader.stream(start, stop, layout="zigzag", rules=RULES)
+        for step, batch in zip(range(start, stop), batches, strict=True):
+            if step == killed_at:
+                raise Killed
+            yield batch
+
+    return train(
+        AGENT,
+        AGENT.build(SPACES, SCALING, RULES, seed=0),
+        stream,
+        optimiser=OptimiserConfig(learning_rate=1e-2, warmup=5),
+        loop=LoopConfig(steps=40, log_every=5, checkpoint_every=20),
+        directory=directory,
+        rules=RULES,
+        seed=0,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """All runs here have the same update; the test of a killed process compiles two."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_step = loop_module.make_step
+        once = functools.cache(lambda: make_step(*made[0]))
+        made = []
+
+        def shared(*arguments):
+            made.append(arguments)
+            return once()
+
+        patch.setattr(loop_module, "make_step", shared)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(loader, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole")
+    return run(loader, directory), (directory / "metrics.jsonl").read_bytes()
+
+
+def steps_of(directory):
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+# Right after the checkpoint of 20 updates, between it and the next with more lines
+# written than it knows of, and before there is any.
+@pytest.mark.parametrize("killed_at", [20, 33, 13])
+def test_a_continued_run_is_the_uninterrupted_one(loader, whole, tmp_path, killed_at):
+    state, metrics = whole
+    with pytest.raises(Killed):
+        run(loader, tmp_path, killed_at=killed_at)
+    assert steps_of(tmp_path) == list(range(5, killed_at + 1, 5))
+    path = tmp_path / "metrics.jsonl"
+    # A line that the process died in.
+    with path.open("a") as file:
+        file.write('{"step": 35, "lo')
+    if killed_at == 33:
+        # Lines beyond the checkpoint are written anew, not kept.
+        path.write_text(path.read_text().replace('"step": 25, ', '"step": 25, "x": 1'))
+    continued = run(loader, tmp_path)
+    assert path.read_bytes() == metrics
+    for one, other in zip(
+        jax.tree.leaves(continued), jax.tree.leaves(state), strict=True
+    ):
+        np.testing.assert_array_equal(one, other, strict=True)
+    timing = (tmp_path / "timing.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in timing] == list(range(5, 41, 5))
+
+
+def test_a_finished_run_stays_as_it_is(loader, whole, tmp_path):
+    state, metrics = whole
+    run(loader, tmp_path)
+    stamp = (tmp_path / "metrics.jsonl").stat().st_mtime_ns
+
+    again = run(loader, tmp_path, killed_at=0)
+    assert (tmp_path / "metrics.jsonl").stat().st_mtime_ns == stamp
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+@pytest.mark.slow
+def test_a_killed_process_continues(tmp_path):
+    command = [
+        sys.executable, "-m", "ring_rl.cli", "train", "dark-room", "--no-evaluate",
+        "--data.parent", str(tmp_path / "data"), "--data.episodes", "10",
+        "--environment.size", "3", "--environment.held-out", "2",
+        "--environment.max-steps", "6", "--loader.rows", "4", "--loader.row-steps",
+        "24", "--agent.trunk.layers", "1", "--agent.trunk.width", "16",
+        "--agent.trunk.heads", "2", "--loop.steps", "400", "--loop.log-every", "10",
+        "--loop.checkpoint-every", "50",
+    ]  # fmt: skip
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+
+    def start(runs):
+        return subprocess.Popen(
+            [*command, "--runs", str(tmp_path / runs)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(process):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+
+    finish(start("whole"))
+    expected = (tmp_path / "whole" / "dark-room" / "metrics.jsonl").read_bytes()
+    assert len(expected.splitlines()) == 40
+
+    process = start("killed")
+    metrics = tmp_path / "killed" / "dark-room" / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 12:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no metrics were written"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # In mid-training: something was written, not everything.
+    assert process.returncode == -signal.SIGKILL
+    assert metrics.read_bytes().count(b"\n") < 40
+    finish(start("killed"))
+    assert metrics.read_bytes() == expected
