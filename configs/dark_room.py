@@ -25,9 +25,9 @@ AGENTIC = RunConfig(
     agent=AgenticTransformer(trunk=_TRUNK, chains=ChainConfig(trajectories=8)),
     data=Collected(),
     environment=DarkRoom(),
-    loader=LoaderConfig(rows=16, row_steps=320),
+    loader=LoaderConfig(rows=8, row_steps=320),
     optimiser=OptimiserConfig(learning_rate=2e-3, warmup=100, clip=1.0),
-    loop=LoopConfig(steps=1200, log_every=20, checkpoint_every=200),
+    loop=LoopConfig(steps=1600, log_every=20, checkpoint_every=200),
     evaluation=EvaluationConfig(trials=8, rollouts=10),
 )
 

@@ -56,8 +56,11 @@ def _explain(error: Exception) -> int:
     mistake = isinstance(error, files) or (
         isinstance(error, ValueError) and _raised_here(error)
     )
-    # The text of these says it all: a package that an extra brings, a full disk.
-    plain = mistake or isinstance(error, ModuleNotFoundError | OSError)
+    # The text of these says it all: a package that an extra brings, a full disk, a
+    # loss that is no longer a number.
+    plain = mistake or isinstance(
+        error, ModuleNotFoundError | OSError | FloatingPointError
+    )
     if not plain or os.environ.get(TRACEBACK, "0") != "0":
         traceback.print_exception(error)
     name = "" if plain else f"{type(error).__name__}: "

@@ -34,7 +34,7 @@ def prepare() -> None:
         return
     import jax
 
-    if jax.config.jax_num_cpu_devices > 0:
+    if getattr(jax.config, "jax_num_cpu_devices", -1) > 0:
         return
     try:
         jax.config.update("jax_num_cpu_devices", CPU_DEVICES)

@@ -18,6 +18,7 @@ from ring_rl.types import Chain, Continuous, Discrete, Scaling, Spaces
 CONTINUOUS = Spaces(3, Continuous((-1.0, -1.0), (1.0, 1.0)))
 DISCRETE = Spaces(3, Discrete(4))
 SCALING = Scaling((0.1, 0.0, -0.2), (1.0, 2.0, 0.5), 4.0, 2.0)
+SLOW = pytest.mark.slow
 TRUNK = TrunkConfig(layers=2, width=16, heads=2)
 # Environment steps of three trials in each row; rows end at turns of their own.
 LENGTHS = np.array([[2, 3, 1], [4, 1, 2], [1, 2, 5]])
@@ -168,9 +169,22 @@ def assert_state_is_kept(before, after, active):
     assert (added[active] > 0).all()
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("layout", ["fused", "interleaved"])
-@pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS], ids=["discrete", "box"])
+@pytest.mark.parametrize(
+    ("spaces", "layout", "devices"),
+    [
+        pytest.param(DISCRETE, "fused", 4, id="discrete-fused-4"),
+        pytest.param(CONTINUOUS, "interleaved", 4, id="box-interleaved-4"),
+        pytest.param(DISCRETE, "interleaved", 1, id="discrete-interleaved-1"),
+        pytest.param(CONTINUOUS, "fused", 1, id="box-fused-1"),
+        # The other half of the combinations.
+        pytest.param(DISCRETE, "fused", 1, id="discrete-fused-1", marks=SLOW),
+        pytest.param(CONTINUOUS, "interleaved", 1, id="box-interleaved-1", marks=SLOW),
+        pytest.param(
+            DISCRETE, "interleaved", 4, id="discrete-interleaved-4", marks=SLOW
+        ),
+        pytest.param(CONTINUOUS, "fused", 4, id="box-fused-4", marks=SLOW),
+    ],
+)
 def test_three_trials_act_as_they_would_be_read(spaces, layout, devices):
     agent = AgenticTransformer(trunk=TRUNK, tokens=TokenConfig(layout=layout), bins=5)
     found = assert_equal_to_at_once(agent, spaces, devices, assert_state_is_kept)

@@ -24,6 +24,8 @@ COLLECTIVES = (
     "all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter",
     "collective-broadcast",
 )  # fmt: skip
+# Of a loop whose count the compiler knows.
+TRIPS = r'"known_trip_count":\{"n":"(\d+)"\}'
 
 
 @functools.cache
@@ -82,7 +84,7 @@ def _executions(computations, name="ENTRY", times=1.0, conditional=False):
             yield operation, line.split(" = ")[1].split("{")[0], times, conditional
         inner = times
         if operation == "while":
-            count = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
+            count = re.search(TRIPS, line)
             inner *= int(count[1]) if count else math.inf
         inside = conditional or operation == "conditional"
         for called in _called(line):
@@ -124,16 +126,20 @@ def test_a_device_sends_its_keys_and_values_on_and_nothing_else(devices, backwar
 @pytest.mark.parametrize("backward", [False, True])
 def test_hops_are_a_loop_in_which_sending_does_not_wait_for_computing(backward):
     computations = _computations(_compiled(4, backward).as_text())
-    bodies = [
-        lines
+    loops = {
+        re.search(r"body=%([\w.\-]+)", line)[1]: int(count[1])
         for lines in computations.values()
-        if any(_operation(line) == "collective-permute" for line in lines)
-        and any(_operation(line) == "while" for line in lines)
-        and not any("known_trip_count" in line for line in lines)
-    ]
-    # One scan forward and one backward.
-    assert len(bodies) == 1 + backward
-    for lines in bodies:
+        for line in lines
+        if (count := re.search(TRIPS, line))
+    }
+    bodies = {
+        name: computations[name]
+        for name in loops
+        if any(_operation(x) == "collective-permute" for x in computations[name])
+    }
+    # R - 1 hops; backward, the first and the last stand outside of the loop.
+    assert sorted(loops[name] for name in bodies) == ([2, 3] if backward else [3])
+    for lines in bodies.values():
         by_name = {line.removeprefix("ROOT ").split(" = ")[0]: line for line in lines}
         for line in lines:
             if _operation(line) == "collective-permute":

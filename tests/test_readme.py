@@ -1,0 +1,78 @@
+"""Every command and every program of README.md is run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from ring_rl.cli import main
+
+README = Path(__file__).parents[1] / "README.md"
+
+# The installing commands are run by .ci/run, in environments of their own. Training is
+# cut short here; test_quickstart.py trains the first preset as it is.
+INSTALLING = ("pip install . ", "pip install -e ")
+SHORT = {
+    "dark-room": "--environment.size 9 --data.episodes 4 --loader.rows 1",
+    "hopper": "--loader.row-steps 80 --environment.id Hopper-v5",
+}
+SHORTER = (
+    "--agent.trunk.layers 1 --agent.trunk.width 8 --agent.trunk.heads 1 --loop.steps 2 "
+    "--loop.log-every 1 --loop.checkpoint-every 1 --evaluation.rollouts 1 "
+    "--evaluation.trials 2"
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [part.strip() for line in lines for part in line.split("&&")]
+
+
+def write_hopper_data(path: Path) -> None:
+    """Thirty random steps in Hopper's spaces, in D4RL's form."""
+    random = np.random.default_rng(0)
+    ends = np.arange(30) % 10 == 9
+    with h5py.File(path, "w") as file:
+        file["observations"] = random.standard_normal((30, 11)).astype(np.float32)
+        file["actions"] = random.uniform(-1, 1, (30, 3)).astype(np.float32)
+        file["rewards"] = random.random(30).astype(np.float32)
+        file["terminals"] = ends
+        file["timeouts"] = np.zeros(30, bool)
+
+
+@pytest.mark.slow
+def test_every_command_and_program_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_hopper_data(tmp_path / "my_data.hdf5")
+    ran = 0
+    for command in commands():
+        words = shlex.split(command)
+        if command.startswith(INSTALLING) or command == "python -m pytest":
+            continue
+        if command.startswith("pip install"):
+            continue
+        assert words[0] == "ring-rl", command
+        if words[1] == "train" and "--help" not in words:
+            words += f"{SHORT[words[2]]} {SHORTER}".split()
+        assert main(words[1:]) == 0, (command, capsys.readouterr().err)
+        ran += 1
+    assert ran >= 8
+    assert (tmp_path / "report" / "report.html").exists()
+    for program in blocks("python"):
+        exec(compile(program, str(README), "exec"), {})
+    assert "trial 3: mean return" in capsys.readouterr().out
+
+
+def test_pictures_and_folders_exist():
+    text = README.read_text()
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", text) + ["RESULTS.md"]:
+        assert (README.parent / name).exists(), name
+    for folder in re.findall(r"^\| `(.*?)/` \|", text, re.MULTILINE):
+        assert (README.parent / folder).is_dir(), folder
