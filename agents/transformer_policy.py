@@ -20,6 +20,9 @@ from ring_rl.nn.policy import TrajectoryTransformer
 from ring_rl.nn.trunk import TrunkConfig
 from ring_rl.types import Batch, Discrete, Scaling, Spaces, Tokens
 
+# Relative error of a sum of some thousand rewards in f32.
+_ROUNDING = 1e-5
+
 
 class Context(NamedTuple):
     """What a row of a rollout knows, `[B]` or `[B ...]` each but the cache.
@@ -154,7 +157,9 @@ class TransformerPolicy:
     ) -> Context:
         """The state after the environment answered; `ended` rows begin a new trial."""
         earned = state.earned + rewards
-        reached = (ended & (earned >= state.told)).astype(rewards.dtype)
+        # In training the sums are f64, here a running f32 sum: reached is to rounding.
+        enough = state.told - _ROUNDING * jnp.abs(state.told)
+        reached = (ended & (earned >= enough)).astype(rewards.dtype)
         after = state._replace(
             earned=jnp.where(ended, 0, earned),
             steps=state.steps + 1,

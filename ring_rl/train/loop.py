@@ -122,15 +122,19 @@ def _run(step, state, stream, loop, directory, checkpoints, title) -> TrainState
 
 
 def _means(pending: list[dict[str, Any]], done: int) -> dict[str, float]:
-    """Means over a logging interval, in f64 on the host."""
+    """Means over a logging interval, in f64 on the host.
+
+    Checked before every checkpoint: one that holds NaN would fail every resume.
+    """
     means = {
         name: float(np.mean([np.float64(metrics[name]) for metrics in pending]))
         for name in sorted(pending[0])
     }
-    if not np.isfinite(means["loss"]):
+    bad = [name for name, mean in means.items() if not np.isfinite(mean)]
+    if bad:
         first = done - len(pending) + 1
         raise FloatingPointError(
-            f"the loss is not a finite number between updates {first} and {done}; the "
+            f"{', '.join(bad)}: not a finite number in updates {first} to {done}; the "
             "last checkpoint stands; a smaller optimiser.learning_rate may help"
         )
     return means

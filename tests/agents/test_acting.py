@@ -234,3 +234,21 @@ def test_behaviour_cloning_begins_each_step_afresh(layout):
     model, _ = build(agent, DISCRETE, 4)
     state = agent.start(model, jnp.asarray(TOLD), trials=9, steps=1000)
     assert state.cache.segments.shape == (ROWS, 4)
+
+
+@pytest.mark.parametrize("steps", [24, 60, 900])
+def test_a_target_is_reached_to_the_rounding_of_its_sum(steps):
+    agent = AgenticTransformer(trunk=TRUNK)
+    model, _ = build(agent, DISCRETE, 1)
+    # Rewards that f32 sums do not add up exactly; told by training's f64 sum.
+    total = float(np.float64(np.float32(0.1)) * steps)
+    told = jnp.array([total, total * 1.001], jnp.float32)
+    state = agent.start(model, told, trials=1, steps=steps)
+    observe = jax.jit(agent.observe)
+    every, nothing = jnp.ones(2, bool), jnp.zeros(2, bool)
+    for step in range(steps):
+        ended = every if step == steps - 1 else nothing
+        rewards = jnp.full(2, 0.1, jnp.float32)
+        state = observe(state, state.action, rewards, ended, every)
+        assert step == steps - 1 or not state.completion.any()
+    assert state.completion.tolist() == [1, 0]

@@ -201,6 +201,8 @@ def test_cart_pole_twice_is_the_same(cart_pole):
     np.testing.assert_array_equal(one.returns, same.returns)
     np.testing.assert_array_equal(one.lengths, same.lengths)
     assert (one.returns != other.returns).any()
-    # Its reward is 1 a step, and an untrained agent lets the pole fall.
+    # Its reward is 1 a step.
     np.testing.assert_array_equal(one.returns, one.lengths)
-    assert one.terminated.all() and one.lengths.min() >= 5
+    # Terminated, or cut off at the time limit.
+    np.testing.assert_array_equal(one.terminated, one.lengths < 50)
+    assert one.lengths.min() >= 5 and one.terminated.any()

@@ -3,6 +3,7 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -107,7 +108,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         for step in range(start, stop):
             yield broken if step == 4 else batch
 
-    message = "not a finite number between updates 5 and 6"
+    message = "loss: not a finite number in updates 5 to 6"
     with pytest.raises(FloatingPointError, match=message):
         run(
             DISCRETE,
@@ -123,6 +124,32 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [2, 4]
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.latest == 4
+    checkpoints.close()
+
+
+class Cliff(Line):
+    """A finite loss whose gradient is not: the root of a square that is 0."""
+
+    def loss(self, model, batch, key):
+        output = model(batch.tokens.observation)
+        loss = jnp.sqrt(((output - output) ** 2).sum())
+        return loss, {"loss": loss}
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(tmp_path):
+    batch = make_batch(DISCRETE)
+    with pytest.raises(FloatingPointError, match="gradient_norm: not a finite"):
+        run(
+            DISCRETE,
+            lambda start, stop: itertools.repeat(batch, stop - start),
+            tmp_path,
+            agent=Cliff(),
+            steps=2,
+            log_every=1,
+            checkpoint_every=1,
+        )
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.latest is None
     checkpoints.close()
 
 
