@@ -26,7 +26,7 @@ HOPPER = RunConfig(
     environment=Gymnasium("Hopper-v5"),
     loader=LoaderConfig(rows=1, row_steps=4000),
     optimiser=OptimiserConfig(learning_rate=1e-3, warmup=100),
-    loop=LoopConfig(steps=1000, log_every=20, checkpoint_every=100),
+    loop=LoopConfig(steps=400, log_every=20, checkpoint_every=100),
     evaluation=EvaluationConfig(trials=4, rollouts=20, temperature=0.0),
 )
 

@@ -63,8 +63,10 @@ from ring_rl.data.chains import draw_members, make_chain
 members = draw_members(list(store.by_task().values()), 8, np.random.default_rng(4))
 chain = make_chain(store, members, "good")
 figure, axes = plt.subplots(figsize=(8, 3))
-axes.step(np.arange(len(chain.rewards)), chain.target_returns, label="target return")
-axes.step(np.arange(len(chain.rewards)), chain.rewards, label="reward")
+axes.step(
+    np.arange(len(chain.rewards)), chain.target_returns, where="post", label="target"
+)
+axes.step(np.arange(len(chain.rewards)), chain.rewards, where="post", label="reward")
 for start in np.flatnonzero(chain.timesteps == 0)[1:]:
     axes.axvline(start, color="0.8", linewidth=1)
 axes.set(xlabel="step of the chain (lines: a new episode)", ylabel="units of reward")

@@ -113,6 +113,7 @@ def test_a_loaded_policy_acts_in_a_loop_of_ones_own(runs):
             observations, rewards, terminated, truncated = rows.step(actions)
             policy.observe(rewards, terminated, truncated)
         assert truncated.all()
+    assert policy._actor._advance._cache_size() == 1, "acting compiles once"
     with pytest.raises(ValueError, match="expected observations of shape"):
         policy.act(np.zeros((3, 5), np.float32))
 

@@ -51,19 +51,21 @@ class Actor:
             turn_key = jax.random.fold_in(key, turn)
             return agent.act(model, state, observations, active, turn_key, warm)
 
-        # The state is used up by each call: the cache is updated where it lies.
-        self._advance = jax.jit(advance, donate_argnums=0)
         self._state = agent.start(
             model,
             jnp.full(rows, target_return, jnp.float32),
             trials=trials,
             steps=steps,
         )
+        # The state is used up by each call: the cache is updated where it lies. It
+        # comes back as it was placed, so that the second call compiles nothing.
+        placed = jax.tree.map(lambda x: x.sharding, self._state)
+        self._advance = jax.jit(advance, donate_argnums=0, out_shardings=(None, placed))
         self._temperature = jnp.float32(temperature)
         self._turn = 0
         nothing = np.zeros(rows, bool)
         # A copy: the state, its own last action included, is used up.
-        self._actions: Any = np.array(self._state.action)
+        self._actions = np.array(self._state.action)
         self._active = nothing
         self._outcome = (np.zeros(rows, np.float32), nothing)
 
@@ -82,8 +84,8 @@ class Actor:
             self._temperature,
         )
         self._turn += 1
-        self._actions, self._active = actions, active
-        return np.asarray(actions)
+        self._actions, self._active = np.asarray(actions), active
+        return self._actions
 
     def observe(
         self, rewards: Float[np.ndarray, " B"], ended: Bool[np.ndarray, " B"]
