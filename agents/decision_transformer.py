@@ -22,6 +22,7 @@ class DecisionTransformer(TransformerPolicy):
 
     def __post_init__(self):
         """One trajectory is what makes it a Decision Transformer."""
+        super().__post_init__()
         if self.chains.trajectories != 1 or self.trials_in_context != 1:
             raise ValueError(
                 "decision transformer: chains.trajectories and trials_in_context must "

@@ -70,6 +70,14 @@ class TransformerPolicy:
     bins: int = 41
     trials_in_context: int = 0
 
+    def __post_init__(self):
+        """Checks the ranges."""
+        if self.bins < 2 or self.trials_in_context < 0:
+            raise ValueError(
+                "agent: bins must be at least 2 and trials_in_context at least 0, "
+                f"found {self.bins} and {self.trials_in_context}"
+            )
+
     def build(
         self, spaces: Spaces, scaling: Scaling, rules: ShardingRules, *, seed: int
     ) -> TrajectoryTransformer:

@@ -3,15 +3,15 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ring_rl.collect import DarkRoomBehaviour, record
 from ring_rl.configs.run import Collected, DarkRoom, RunConfig
 from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.manifest import spaces_from_json, spaces_to_json
 from ring_rl.data.rlds import read_rlds, write_rlds
-from ring_rl.types import Continuous, Discrete, Scaling, Spaces
+from ring_rl.types import Scaling, Spaces
 
 # Environments stepped together while data is collected.
 _ROWS = 64
@@ -61,6 +61,10 @@ def _collect(environment: DarkRoom, data: Collected, folder: Path) -> None:
             name="dark_room",
             source="ring_rl.collect.DarkRoomBehaviour",
         )
+    except ValueError:
+        # Another run may have collected the same meanwhile, which is as good.
+        if not folder.exists():
+            raise
     finally:
         rows.close()
 
@@ -74,7 +78,6 @@ class Derived:
       scaling: of its inputs.
       target_return: that every trial is told to reach.
       target_rule: where that number is from.
-      layout: order of the tokens on the ring.
       steps: environment steps in the data.
       episodes: episodes in the data.
     """
@@ -83,12 +86,11 @@ class Derived:
     scaling: Scaling
     target_return: float
     target_rule: str
-    layout: str
     steps: int
     episodes: int
 
 
-def derive(config: RunConfig, store: EpisodeStore, layout: str) -> Derived:
+def derive(config: RunConfig, store: EpisodeStore) -> Derived:
     """Computes the numbers from the training episodes.
 
     Raises:
@@ -107,7 +109,7 @@ def derive(config: RunConfig, store: EpisodeStore, layout: str) -> Derived:
         _unit(float(np.abs(store.rewards).max())),
     )
     return Derived(
-        store.spaces, scaling, target, rule, layout, int(store.offsets[-1]), len(store)
+        store.spaces, scaling, target, rule, int(store.offsets[-1]), len(store)
     )
 
 
@@ -137,14 +139,20 @@ def write_derived(path: Path, derived: Derived) -> None:
     Raises:
       ValueError: a run that is continued had other data.
     """
-    plain = _to_plain(derived)
     if path.exists():
-        if json.loads(path.read_text()) != plain:
+        held = read_derived(path)
+        odd = [
+            field.name
+            for field in dataclasses.fields(Derived)
+            if getattr(held, field.name) != getattr(derived, field.name)
+        ]
+        if odd:
             raise ValueError(
-                f"{path}: the dataset is not the one that this run was begun with "
-                f"({derived.episodes} episodes, {derived.steps} steps now)"
+                f"{path}: the dataset is not the one that this run was begun with; "
+                f"different are {', '.join(odd)}"
             )
         return
+    plain = {**dataclasses.asdict(derived), "spaces": spaces_to_json(derived.spaces)}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(plain, indent=2) + "\n")
     partial.replace(path)
@@ -154,30 +162,18 @@ def read_derived(path: Path) -> Derived:
     """Undoes `write_derived`; raises ValueError where that cannot be."""
     try:
         plain = json.loads(path.read_text())
-        action = plain["spaces"]["action"]
+        scaling = dict(plain["scaling"])
+        for name in ("observation_mean", "observation_std"):
+            scaling[name] = tuple(scaling[name])
         return Derived(
             **{
                 **plain,
-                "spaces": Spaces(
-                    plain["spaces"]["observation"],
-                    Discrete(action["size"])
-                    if "size" in action
-                    else Continuous(tuple(action["low"]), tuple(action["high"])),
-                ),
-                "scaling": Scaling(
-                    tuple(plain["scaling"]["observation_mean"]),
-                    tuple(plain["scaling"]["observation_std"]),
-                    plain["scaling"]["return_scale"],
-                    plain["scaling"]["reward_scale"],
-                ),
+                "spaces": spaces_from_json(plain["spaces"]),
+                "scaling": Scaling(**scaling),
             }
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected what `ring-rl train` writes, found something else "
             f"({type(error).__name__}: {error})"
         ) from error
-
-
-def _to_plain(derived: Derived) -> Any:
-    return json.loads(json.dumps(dataclasses.asdict(derived)))

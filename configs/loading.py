@@ -25,12 +25,22 @@ class Policy:
       spaces: what it sees and does; observations are flat float32 `[B O]`, actions
         int32 `[B]` or float32 `[B A]`.
       target_return: what every trial is told to reach, as in the run's evaluation.
+      temperature: of the sampled actions, likewise.
     """
 
-    def __init__(self, agent: Any, model: Any, spaces: Spaces, target_return: float):
+    def __init__(
+        self,
+        agent: Any,
+        model: Any,
+        spaces: Spaces,
+        *,
+        target_return: float,
+        temperature: float,
+    ):
         """Of a trained model; `ring_rl.load` makes one from a run folder."""
         self._agent, self._model = agent, model
-        self.spaces, self.target_return = spaces, target_return
+        self.spaces = spaces
+        self.target_return, self.temperature = target_return, temperature
         self._actor: Actor | None = None
 
     def reset(
@@ -40,7 +50,7 @@ class Policy:
         trials: int,
         steps: int,
         target_return: float | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         seed: int = 0,
     ) -> None:
         """Begins new contexts.
@@ -50,7 +60,8 @@ class Policy:
           trials: episodes that each will play before the next reset.
           steps: environment steps of an episode at most.
           target_return: the run's own if None.
-          temperature: of the sampled actions; 0 takes the likeliest.
+          temperature: of the sampled actions, 0 takes the likeliest; that of the
+            run's evaluation if None.
           seed: of the sampling.
         """
         target = self.target_return if target_return is None else target_return
@@ -61,12 +72,13 @@ class Policy:
             trials=trials,
             steps=steps,
             target_return=target,
-            temperature=temperature,
+            temperature=self.temperature if temperature is None else temperature,
             seed=seed,
         )
         self._trials, self._steps = trials, steps
         self._played = np.zeros(rows, np.int64)
         self._length = np.zeros(rows, np.int64)
+        self._acted = False
 
     def act(
         self, observations: Float[np.ndarray, "B O"]
@@ -74,7 +86,8 @@ class Policy:
         """Actions; rows that have played all their trials no longer act.
 
         Raises:
-          ValueError: before `reset`, or for observations of another shape.
+          ValueError: before `reset`, twice without `observe` between, or for
+            observations of another shape.
         """
         expected = (len(self._played_rows()), self.spaces.observation)
         if observations.shape != expected:
@@ -82,6 +95,11 @@ class Policy:
                 f"act: expected observations of shape {expected}, found "
                 f"{observations.shape}"
             )
+        if self._acted:
+            raise ValueError(
+                "act: expected observe first, what came of the last actions"
+            )
+        self._acted = True
         assert self._actor is not None
         return self._actor.act(
             observations.astype(np.float32), self._played < self._trials
@@ -96,19 +114,22 @@ class Policy:
         """What came of the last actions; a row that ended begins its next trial.
 
         Raises:
-          ValueError: before `reset`, or where an episode is longer than was said.
+          ValueError: before `act`, or where an episode is longer than was said.
         """
         live = self._played_rows() < self._trials
+        if not self._acted:
+            raise ValueError("observe: expected act first, found nothing acted upon")
         ended = (terminated | truncated) & live
-        self._length = np.where(live, self._length + 1, self._length)
-        if (self._length[~ended] > self._steps).any():
+        length = np.where(live, self._length + 1, self._length)
+        if (length[live & ~ended] >= self._steps).any():
             raise ValueError(
                 f"observe: expected episodes of at most {self._steps} steps, as reset "
                 "was told, found a longer one"
             )
         assert self._actor is not None
         self._actor.observe(rewards, ended)
-        self._length = np.where(ended, 0, self._length)
+        self._acted = False
+        self._length = np.where(ended, 0, length)
         self._played = self._played + ended
 
     def _played_rows(self) -> np.ndarray:
@@ -124,4 +145,10 @@ def load_policy(run: str | Path) -> Policy:
       ValueError: there is no trained run in it.
     """
     config, derived, model = load_model(Path(run))
-    return Policy(config.agent, model, derived.spaces, derived.target_return)
+    return Policy(
+        config.agent,
+        model,
+        derived.spaces,
+        target_return=derived.target_return,
+        temperature=config.evaluation.temperature,
+    )

@@ -30,6 +30,16 @@ class DarkRoom:
     held_out: int = 16
     split_seed: int = 0
 
+    def __post_init__(self):
+        """Checks that there is something to train on and something to judge by."""
+        if self.held_out < 1 or self.max_steps < 1 or self.split_seed < 0:
+            raise ValueError(
+                "environment: held_out and max_steps must be at least 1 and split_seed "
+                f"at least 0, found {self.held_out}, {self.max_steps} and "
+                f"{self.split_seed}"
+            )
+        split_tasks(self.size, self.held_out, self.split_seed)
+
     id = "ring_rl/DarkRoom-v0"
 
     def make(self, rows: int, *, seed: int) -> VectorEnvironment:
@@ -98,6 +108,14 @@ class Collected:
     seed: int = 0
     normalise: bool = False
 
+    def __post_init__(self):
+        """Checks the ranges."""
+        if self.episodes < 1 or self.seed < 0 or not 0 <= self.mistaken <= 1:
+            raise ValueError(
+                "data: episodes must be at least 1, seed at least 0 and mistaken from "
+                f"0 to 1, found {self.episodes}, {self.seed} and {self.mistaken}"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
@@ -117,6 +135,19 @@ class EvaluationConfig:
     target: str = "95%"
     temperature: float = 1.0
     seed: int = 0
+
+    def __post_init__(self):
+        """Checks the ranges."""
+        if self.trials < 1 or self.rollouts < 1:
+            raise ValueError(
+                "evaluation: trials and rollouts must be at least 1, found "
+                f"{self.trials} and {self.rollouts}"
+            )
+        if not self.temperature >= 0 or self.seed < 0:
+            raise ValueError(
+                "evaluation: temperature and seed must be at least 0, found "
+                f"{self.temperature} and {self.seed}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +177,16 @@ class RunConfig:
     loop: LoopConfig = LoopConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = 0
+
+    def __post_init__(self):
+        """Checks what the parts have to do with each other."""
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, found {self.seed}")
+        if self.loader.rows % self.mesh.data:
+            raise ValueError(
+                f"loader.rows must be a multiple of mesh.data={self.mesh.data}, found "
+                f"{self.loader.rows}"
+            )
 
 
 # What a saved configuration may name. Nothing else is made from a file.

@@ -14,12 +14,12 @@ from ring_rl.configs.datasets import (
     write_derived,
 )
 from ring_rl.configs.run import Gymnasium, RunConfig
-from ring_rl.configs.saved import check_folder, claim_folder, load_config
+from ring_rl.configs.saved import check_folder, claim_folder, digest, load_config
 from ring_rl.data.loader import ChainLoader
 from ring_rl.evaluate.protocol import Conditions, summarise, timing
 from ring_rl.evaluate.report import write_evaluation
 from ring_rl.evaluate.rollout import rollout
-from ring_rl.mesh import ShardingRules, make_mesh
+from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.train.checkpoint import Checkpoints
 from ring_rl.train.loop import train as run_loop
 from ring_rl.train.progress import Progress
@@ -44,8 +44,17 @@ def train(
     """
     several = len(seeds) > 1
     runs = {s: directory / f"seed-{s}" if several else directory for s in seeds}
+    configs = {seed: dataclasses.replace(config, seed=seed) for seed in seeds}
+    if several and (directory / "config.json").exists():
+        raise ValueError(
+            f"{directory}: holds a run of a single seed, where a folder for "
+            f"{len(seeds)} seeds is asked for; give another --name or remove it"
+        )
+    # All of them before the first is trained.
     for seed, run in runs.items():
-        train_run(dataclasses.replace(config, seed=seed), run)
+        check_folder(run, configs[seed])
+    for seed, run in runs.items():
+        train_run(configs[seed], run)
     if not evaluate or not config.environment.id:
         return None
     return evaluate_runs(list(runs.values()), directory / "evaluation")
@@ -62,7 +71,7 @@ def train_run(config: RunConfig, run: Path) -> None:
         store, config.loader, config.agent.chains, config.agent.tokens, seed=config.seed
     )
     layout = loader.choose_layout(rules.ring)
-    derived = derive(config, store, layout)
+    derived = derive(config, store)
     claim_folder(run, config)
     write_derived(run / _DERIVED, derived)
     model = config.agent.build(store.spaces, derived.scaling, rules, seed=config.seed)
@@ -91,7 +100,12 @@ def check_spaces(spaces: Spaces, config: RunConfig) -> None:
 
 
 def load_model(run: Path) -> tuple[RunConfig, Derived, Any]:
-    """A trained run's configuration, what it derived from its data, and its model."""
+    """A trained run's configuration, what it derived from its data, and its model.
+
+    Raises:
+      ValueError: there is no run in the folder, or one that is not trained to its end.
+    """
+    import jax
     from flax import nnx
 
     from ring_rl.train.optimiser import make_optimiser
@@ -99,12 +113,21 @@ def load_model(run: Path) -> tuple[RunConfig, Derived, Any]:
 
     config = load_config(run)
     derived = read_derived(run / _DERIVED)
-    rules = ShardingRules(make_mesh(config.mesh))
+    # The run's own mesh where there are devices for it, else all that there are.
+    mesh = config.mesh
+    if mesh.data * max(1, mesh.sequence) > jax.device_count():
+        mesh = MeshConfig()
+    rules = ShardingRules(make_mesh(mesh))
     model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)
     optimiser = make_optimiser(config.optimiser, config.loop.steps)
     like = initial_state(model, optimiser, rules, seed=config.seed)
-    checkpoints = Checkpoints(run / "checkpoints")
+    checkpoints = Checkpoints(run / "checkpoints", create=False)
     try:
+        if checkpoints.latest != config.loop.steps:
+            raise ValueError(
+                f"{run}: is not trained to its end, {checkpoints.latest or 0} of "
+                f"{config.loop.steps} updates; the command that began it goes on"
+            )
         nnx.update(model, checkpoints.restore(like).parameters)
     finally:
         checkpoints.close()
@@ -137,9 +160,10 @@ def evaluate(
     }
     words = [f"{k}-{v}".replace("/", "-") for k, v in changed.items() if v is not None]
     folder = Path("evaluations", "_".join(words)) if words else Path("evaluation")
-    runs = [run] if (run / "config.json").exists() else sorted(run.glob("seed-*"))
+    seeds = sorted(run.glob("seed-*"), key=lambda path: (len(path.name), path.name))
+    alone = (run / "config.json").exists() or not seeds
     return evaluate_runs(
-        runs or [run],
+        [run] if alone else seeds,
         run / folder,
         environment=environment,
         trials=trials,
@@ -168,14 +192,18 @@ def evaluate_runs(
         config = dataclasses.replace(
             config, evaluation=dataclasses.replace(config.evaluation, **changes)
         )
-        if environment is not None:
+        # The run's own environment by name is the run's own: with its options.
+        if environment not in (None, config.environment.id):
             config = dataclasses.replace(config, environment=Gymnasium(environment))
         if not config.environment.id:
             raise ValueError(f"{run}: has no environment to evaluate in; give --env")
         check_spaces(derived.spaces, config)
-        rollouts.append(_roll_out(config, derived, model, control))
-        seeds.append(config.seed)
+        if conditions and conditions.configuration != digest(config):
+            raise ValueError(
+                f"{run}: expected the same configuration as {runs[0]} but for the seed"
+            )
         conditions = Conditions(
+            configuration=digest(config),
             name=config.name,
             agent=type(config.agent).__name__,
             environment=config.environment.id,
@@ -184,6 +212,8 @@ def evaluate_runs(
             temperature=config.evaluation.temperature,
             control=control,
         )
+        rollouts.append(_roll_out(config, derived, model, control))
+        seeds.append(config.seed)
     assert conditions is not None
     evaluation = summarise(rollouts, conditions, seeds=seeds)
     write_evaluation(directory, evaluation, timing(rollouts, seeds), rollouts)
@@ -205,7 +235,8 @@ def _roll_out(config: RunConfig, derived: Derived, model, control: str) -> Rollo
             target_return=derived.target_return,
             temperature=evaluation.temperature,
             seed=evaluation.seed,
-            tasks=tasks,
+            # An environment without named tasks keeps the one that it draws itself.
+            tasks=None if names == ("",) else tasks,
             progress=progress.update,
         )
     finally:
@@ -216,22 +247,23 @@ def _roll_out(config: RunConfig, derived: Derived, model, control: str) -> Rollo
 def _schedule(
     names: Sequence[str], rollouts: int, trials: int, control: str
 ) -> list[list[str]]:
-    """Which task each row plays in each trial: its own, or each time another.
+    """Which task each row plays in each trial.
 
-    The control `other-task` moves on to the next task at every trial, so that no trial
-    has its own task in its context.
+    With the control `other-task` a row plays all trials but the last in another task,
+    always the same, and only the last in its own: its context then tells, truly and at
+    length, of the wrong task.
     """
     if control == "none":
         return [[name] * trials for name in names for _ in range(rollouts)]
     if control != "other-task":
         raise ValueError(f"control: expected none or other-task, found {control!r}")
-    if trials > len(names):
+    if len(names) < 2 or trials < 2:
         raise ValueError(
-            f"control other-task: expected at least as many tasks as the {trials} "
-            f"trials, found {len(names)}"
+            "control other-task: expected at least 2 tasks and 2 trials, found "
+            f"{len(names)} and {trials}"
         )
     return [
-        [names[(index + trial) % len(names)] for trial in range(trials)]
-        for index in range(len(names))
+        [names[(index + 1) % len(names)]] * (trials - 1) + [name]
+        for index, name in enumerate(names)
         for _ in range(rollouts)
     ]

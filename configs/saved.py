@@ -1,15 +1,25 @@
 """Configurations as JSON: complete, readable, and read back without any code in it."""
 
 import dataclasses
+import hashlib
 import json
 import types
 import typing
 from pathlib import Path
 from typing import Any
 
-from ring_rl.configs.run import KINDS, RunConfig
+from ring_rl.configs.run import KINDS, EvaluationConfig, RunConfig
+from ring_rl.mesh import MeshConfig
 
 _FILE = "config.json"
+
+
+def digest(config: RunConfig) -> str:
+    """Names what was trained, whatever the seed, the devices and the evaluation."""
+    same = dataclasses.replace(
+        config, seed=0, mesh=MeshConfig(), evaluation=EvaluationConfig()
+    )
+    return hashlib.sha256(to_json(same).encode()).hexdigest()[:12]
 
 
 def to_json(config: RunConfig) -> str:
@@ -21,7 +31,7 @@ def from_json(text: str, where: str) -> RunConfig:
     """Undoes `to_json`; raises ValueError for anything else, naming `where`."""
     try:
         return _build(RunConfig, json.loads(text), "")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{where}: expected a configuration of this version of ring_rl, found "
             f"something else ({error})"
@@ -58,7 +68,10 @@ def check_folder(run: Path, config: RunConfig) -> None:
                 f"where {new!r} is asked for; give another --name or remove the folder"
             )
         return
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    ours = (path.with_suffix(".partial").name,)  # left by a run killed as it began
+    if run.exists() and (
+        not run.is_dir() or any(file.name not in ours for file in run.iterdir())
+    ):
         raise ValueError(
             f"{run}: expected an empty or new folder for the run, found other files"
         )

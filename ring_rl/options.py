@@ -187,7 +187,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--control",
         choices=("none", "other-task"),
         default="none",
-        help="other-task: with the context of another task (default: %(default)s)",
+        help="other-task: all trials but the last are played in another task, so that "
+        "the last has a context of the wrong one (default: %(default)s)",
     )
     add(
         "--temperature",

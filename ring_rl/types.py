@@ -32,10 +32,20 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class Continuous:
-    """Actions in a box, float32 `[steps A]`; `low` and `high` have length A."""
+    """Actions in a box, float32 `[steps A]`; `low` and `high` have length A.
+
+    Bounds are rounded to float32, as the actions are: else a bound of -0.4 that a user
+    gave would differ from the same bound that an environment states.
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+
+    def __post_init__(self):
+        """Rounds the bounds."""
+        for name in ("low", "high"):
+            bounds = np.asarray(getattr(self, name), np.float32)
+            object.__setattr__(self, name, tuple(map(float, bounds)))
 
     @property
     def size(self) -> int:
@@ -212,7 +222,7 @@ class Rollouts(NamedTuple):
       lengths: `[rows trials]` int64, environment steps.
       terminated: `[rows trials]`, whether the task (not the time limit) ended it.
       tasks: one task name a row (of its last trial, where a control changes tasks).
-      environment_steps_per_second: of the whole rollout.
+      environment_steps_per_second: of the whole rollout, compilation included.
       decode_milliseconds: median time of one acting step for all rows.
     """
 

@@ -140,6 +140,28 @@ def test_spaces_that_do_not_fit_the_environment(tmp_path, capsys, dataset):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "found"),
+    [
+        ("--evaluation.trials", "0", "evaluation: trials"),
+        ("--evaluation.temperature", "-1", "temperature"),
+        ("--seed", "-1", "seed must be at least 0"),
+        ("--loader.rows", "0", "loader: rows"),
+        ("--mesh.data", "2", "a multiple of mesh.data=2"),
+        ("--agent.bins", "1", "bins must be at least 2"),
+        ("--optimiser.learning-rate", "0", "learning_rate must be above 0"),
+        ("--agent.chains.trajectories", "0", "trajectories must be at least 1"),
+        ("--loop.checkpoint-every", "7", "a multiple of log_every"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_at_once(
+    tmp_path, capsys, field, value, found
+):
+    words = ["train", "hopper", "--runs", tmp_path / "runs", "--data.path", "none"]
+    assert found in one_line(capsys, *words, field, value)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_dataset_that_is_not_there(tmp_path, capsys):
     line = one_line(
         capsys, *train(tmp_path / "runs", "hopper", "--data.path", tmp_path / "none")

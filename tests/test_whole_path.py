@@ -1,6 +1,7 @@
 """The whole path on a room small enough to take seconds: data, training, evaluation."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import ring_rl
 from ring_rl.cli import main
+from ring_rl.configs.run import Gymnasium
 from ring_rl.envs import make_vector
 
 TINY = (
@@ -28,6 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
+@pytest.mark.smoke
 def test_a_run_leaves_what_the_manual_says(runs):
     run = runs / "dark-room" / "seed-0"
     config = json.loads((run / "config.json").read_text())
@@ -78,8 +81,53 @@ def test_the_control_is_evaluated_beside_the_run(runs, capsys):
     assert len(found) == 1
     evaluation = json.loads(found[0].read_text())
     assert evaluation["conditions"]["control"] == "other-task"
-    assert main([*words, "--trials", "4"]) == 2
-    assert "at least as many tasks" in capsys.readouterr().err
+    rollouts = json.loads((found[0].parent / "rollouts.json").read_text())
+    own = json.loads((runs / "dark-room" / "evaluation" / "rollouts.json").read_text())
+    # The last trial, which counts, is in the row's own task.
+    assert rollouts[0]["tasks"] == own[0]["tasks"]
+    capsys.readouterr()
+    assert main([*words, "--trials", "1"]) == 2
+    assert "at least 2 tasks and 2 trials" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_is_not_evaluated(runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "dark-room" / "seed-0", run)
+    shutil.rmtree(run / "checkpoints" / "4")
+    assert main(["evaluate", str(run)]) == 2
+    assert "2 of 4 updates" in capsys.readouterr().err
+
+
+def test_seeds_and_a_single_run_do_not_share_a_folder(runs, tmp_path, capsys):
+    shutil.copytree(runs / "dark-room" / "seed-0", tmp_path / "dark-room")
+    words = ["--runs", str(tmp_path), "--data.parent", str(runs.parent / "data")]
+    assert main(["train", "dark-room", "--seeds", "0,1", *words, *TINY]) == 2
+    assert "holds a run of a single seed" in capsys.readouterr().err
+    assert not list((tmp_path / "dark-room").glob("seed-*"))
+
+
+def test_different_configurations_are_not_reported_as_seeds_of_one(
+    runs, tmp_path, capsys
+):
+    run = tmp_path / "dark-room" / "seed-0"
+    shutil.copytree(runs / "dark-room" / "seed-0", run)
+    shutil.copytree(runs / "dark-room" / "seed-1", run.parent / "seed-1")
+    config = run / "config.json"
+    config.write_text(config.read_text().replace('"clip": 1.0', '"clip": 2.0'))
+    assert main(["evaluate", str(run.parent), "--trials", "1"]) == 2
+    assert "but for the seed" in capsys.readouterr().err
+
+
+def test_an_environment_keeps_the_task_that_it_drew(runs, capsys):
+    # By its own name it is the run's environment: held-out goals of a 3 x 3 room.
+    run = runs / "dark-room" / "seed-0"
+    words = ["evaluate", str(run), "--env", "ring_rl/DarkRoom-v0", "--trials", "2"]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["tasks"] == 3
+    drawing = Gymnasium("ring_rl/DarkRoom-v0").make(1, seed=0)
+    first = drawing.reset(np.ones(1, bool)), drawing.tasks[0]
+    drawing.reset(np.ones(1, bool))
+    assert drawing.tasks[0] == first[1] != ""
 
 
 def test_a_finished_run_is_not_trained_again(runs, tmp_path):
@@ -98,9 +146,11 @@ def test_a_report_puts_runs_side_by_side(runs, tmp_path, capsys):
     assert "dark-room" in capsys.readouterr().out
 
 
+@pytest.mark.smoke
 def test_a_loaded_policy_acts_in_a_loop_of_ones_own(runs):
     policy = ring_rl.load(str(runs / "dark-room" / "seed-0"))
     rows = make_vector("ring_rl/DarkRoom-v0", 3, seed=0, size=3, max_steps=6)
+    assert policy.temperature == 1.0
     with pytest.raises(ValueError, match="reset first"):
         policy.act(np.zeros((3, 6), np.float32))
     policy.reset(3, trials=2, steps=6)
@@ -114,6 +164,8 @@ def test_a_loaded_policy_acts_in_a_loop_of_ones_own(runs):
             policy.observe(rewards, terminated, truncated)
         assert truncated.all()
     assert policy._actor._advance._cache_size() == 1, "acting compiles once"
+    with pytest.raises(ValueError, match="expected act first"):
+        policy.observe(rewards, terminated, truncated)
     with pytest.raises(ValueError, match="expected observations of shape"):
         policy.act(np.zeros((3, 5), np.float32))
 

@@ -2,9 +2,10 @@
 
 A batch is rows of equal length, packed with whole chains: chains are drawn one after
 the other, each goes to the first row that has room for it, and the first that fits
-nowhere ends the batch. Layout and padding for the ring are applied afterwards, so the
-chains of a batch do not depend on the number of devices, and a run resumes at any step
-by starting the stream there.
+nowhere ends the batch (it is left out, so a batch of few short rows has somewhat fewer
+long chains than are drawn). Layout and padding for the ring are applied afterwards, so
+the chains of a batch do not depend on the number of devices, and a run resumes at any
+step by starting the stream there.
 """
 
 import dataclasses
@@ -33,6 +34,14 @@ class LoaderConfig:
 
     rows: int = 16
     row_steps: int = 0
+
+    def __post_init__(self):
+        """Checks the ranges."""
+        if self.rows < 1 or self.row_steps < 0:
+            raise ValueError(
+                "loader: rows must be at least 1 and row_steps at least 0, found "
+                f"{self.rows} and {self.row_steps}"
+            )
 
 
 class ChainLoader:

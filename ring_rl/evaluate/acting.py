@@ -72,7 +72,7 @@ class Actor:
     def act(
         self, observations: Float[np.ndarray, "B O"], active: Bool[np.ndarray, " B"]
     ) -> Float[np.ndarray, "B A"] | Int[np.ndarray, " B"]:
-        """Actions of the active rows; the others' mean nothing, and cost nothing."""
+        """Actions of the active rows; the others' mean nothing and leave no trace."""
         rewards, ended = self._outcome
         actions, self._state = self._advance(
             self._state,

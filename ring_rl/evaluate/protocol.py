@@ -46,6 +46,7 @@ class Conditions:
       target_rule: where that number is from, in words.
       temperature: of the sampled actions; 0 is greedy.
       control: `none`, or what was done to the context, such as `other-task`.
+      configuration: digest of all that was trained but the seed.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Conditions:
     target_rule: str
     temperature: float
     control: str = "none"
+    configuration: str = ""
 
 
 def summarise(

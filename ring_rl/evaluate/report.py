@@ -3,6 +3,7 @@
 An evaluation's folder holds
 
     evaluation.json       statistics and conditions; the same on every repetition
+    table.txt             the statistics as a table
     timing.json           steps per second and milliseconds; differs every time
     rollouts.json         the return, length and end of every episode, by seed
     return_by_trial.png   the curve
@@ -35,7 +36,7 @@ def write_evaluation(
     timing: dict[str, Any],
     rollouts: Sequence[Rollouts],
 ) -> None:
-    """Writes the four files above; the folder is made where it is missing.
+    """Writes the files above; the folder is made where it is missing.
 
     Args:
       directory: the evaluation's folder.
@@ -61,6 +62,7 @@ def write_evaluation(
     write_text(directory / "rollouts.json", json.dumps(raw, allow_nan=False) + "\n")
     write_text(directory / "timing.json", _json(timing))
     write_picture(directory / "return_by_trial.png", [evaluation])
+    write_text(directory / "table.txt", plain_table([evaluation]) + "\n")
     # Last: where evaluation.json is, the others are.
     write_text(directory / "evaluation.json", _json(evaluation))
 

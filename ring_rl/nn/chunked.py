@@ -1,7 +1,8 @@
 """Work on tokens one by one, in chunks of the device's own part of the sequence.
 
 Each device applies a function of single tokens to its own block chunk by chunk, and
-computes it again in the backward pass: activation memory is that of one chunk.
+computes it again in the backward pass: activation memory is that of one chunk. A block
+that is a single chunk is computed once, since there is nothing to save.
 
 Source: Liu & Abbeel 2023, Blockwise Parallel Transformer (arXiv 2305.19370).
 """

@@ -82,7 +82,9 @@ class ActionHead:
         A bin that is drawn is drawn from uniformly; the likeliest is taken at its
         middle.
         """
-        logits = self._split(logits)
+        # In bf16 noise is too coarse: rare choices would hardly ever be drawn.
+        dtype = jnp.promote_types(jnp.float32, logits.dtype)
+        logits = self._split(logits.astype(dtype))
         choose, place = jax.random.split(key)
         noise = jax.random.gumbel(choose, logits.shape, logits.dtype)
         # argmax(logits + temperature · Gumbel noise) samples softmax(logits / t).

@@ -30,7 +30,8 @@ class TrunkConfig:
       feed_forward: F, hidden width of the feed-forward; 0 means 4 D.
       chunk: tokens of one chunk of the feed-forward and of the loss, on one device.
       block: tile length of attention; 0 chooses by device kind.
-      dtype: of the computation (`float32`, `bfloat16`); parameters are float32.
+      dtype: of the computation, `float32`, `bfloat16` or (in x64) `float64`;
+        parameters are float32.
     """
 
     layers: int = 3
@@ -43,7 +44,13 @@ class TrunkConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
-        """Checks what the sizes have to do with each other."""
+        """Checks the sizes, and what they have to do with each other."""
+        for name, least in (("layers", 1), ("heads", 1), ("chunk", 1), ("block", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"trunk: {name} must be at least {least}, found "
+                    f"{getattr(self, name)}"
+                )
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"trunk: width must be heads times an even head width, found width="
@@ -55,7 +62,8 @@ class TrunkConfig:
             )
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise ValueError(
-                f"trunk: dtype must be float32 or bfloat16, found {self.dtype!r}"
+                "trunk: dtype must be float32, bfloat16 or float64, found "
+                f"{self.dtype!r}"
             )
 
 

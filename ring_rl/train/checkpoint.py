@@ -15,15 +15,21 @@ class Checkpoints:
       ValueError: `restore` finds none, or one of another shape.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2):
-        """Opens or makes the folder; the last `keep` checkpoints are kept."""
+    def __init__(self, directory: Path, *, keep: int = 2, create: bool = True):
+        """Opens or, if `create`, makes the folder; the last `keep` are kept.
+
+        Raises:
+          ValueError: there is no folder and none is to be made.
+        """
         import orbax.checkpoint as ocp
 
+        if not create and not directory.is_dir():
+            raise ValueError(f"{directory}: expected checkpoints, found no folder")
         self.directory = directory
         self._ocp = ocp
         self._manager = ocp.CheckpointManager(
             directory.resolve(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=create),
         )
 
     @property

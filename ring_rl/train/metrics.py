@@ -40,12 +40,10 @@ class MetricsWriter:
             partial.write_text("".join(kept))
             partial.replace(path)
             self._files[name] = path.open("a")
-        self._board = SummaryWriter(
-            str(directory / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, metrics: dict[str, float], timing: dict[str, Any]):
-        """One line in each file, on disk before this returns."""
+        """One line in each file, handed to the system before this returns."""
         for name, values in (("metrics", metrics), ("timing", timing)):
             file = self._files[name]
             file.write(json.dumps({"step": step, **values}) + "\n")

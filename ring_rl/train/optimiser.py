@@ -26,6 +26,19 @@ class OptimiserConfig:
     weight_decay: float = 1e-4
     clip: float = 1.0
 
+    def __post_init__(self):
+        """Checks the ranges."""
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"optimiser: {name} must be above 0, found {getattr(self, name)}"
+                )
+        for name in ("warmup", "final", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"optimiser: {name} must be at least 0, found {getattr(self, name)}"
+                )
+
 
 def make_optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformation:
     """The transformation of gradients for a run of `steps` updates."""

@@ -201,6 +201,7 @@ def test_a_context_is_cleared_after_its_trials():
     assert_equal_to_at_once(agent, DISCRETE, 4)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("layout", ["fused", "interleaved"])
 def test_decision_transformer_begins_each_trial_afresh(layout):
     fields = ("target_return", "observation", "action")

@@ -149,6 +149,7 @@ def test_ring(
         assert_close(found, oracle(inputs, mask))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "devices", [4, *(pytest.param(R, marks=pytest.mark.slow) for R in (2, 3, 6, 8))]
 )

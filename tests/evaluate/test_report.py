@@ -29,7 +29,13 @@ CONDITIONS = Conditions(
     target_rule="90th percentile of the data",
     temperature=1.0,
 )
-FILES = {"evaluation.json", "timing.json", "rollouts.json", "return_by_trial.png"}
+FILES = {
+    "evaluation.json",
+    "timing.json",
+    "rollouts.json",
+    "return_by_trial.png",
+    "table.txt",
+}
 
 
 def make_rollouts(seed, trials=4, rows=16):

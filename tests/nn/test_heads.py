@@ -68,11 +68,15 @@ def test_bounds_and_what_is_beyond_them_are_in_the_outermost_bins():
 
 
 @pytest.mark.parametrize("head", [KEYS, BOX], ids=["discrete", "box"])
-def test_samples_have_the_probabilities_of_the_logits(head):
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_samples_have_the_probabilities_of_the_logits(head, dtype):
     count = 20_000
     row = random_logits(1, head.outputs, seed=3)
     logits = jnp.broadcast_to(row, (count, head.outputs))
     act = jax.jit(lambda key, t: head.choices(head.act(key, logits, t)))
+    # The logits of a model in bf16 are drawn from as exactly as others.
+    logits = logits.astype(dtype)
+    row = logits[:1].astype(jnp.float32)
     for temperature in (0.5, 1.0, 2.0):
         chosen = np.asarray(act(jax.random.key(0), jnp.float32(temperature)))
         own = np.asarray(row, np.float64).reshape(chosen.shape[1], -1) / temperature

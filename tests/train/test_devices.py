@@ -172,6 +172,7 @@ def test_first_gradients_and_sgd_in_f32(devices, layout, tokens, spaces):
     np.testing.assert_allclose(losses, one, rtol=1e-5)
 
 
+@pytest.mark.smoke
 def test_rows_shared_out_too():
     """Two copies of the model, each with a ring of two devices."""
     one, _ = _train(1, "contiguous", "fused", CONTINUOUS)
