@@ -109,10 +109,11 @@ def test_actions_of_the_wrong_shape_are_an_error():
         list(record(Countdown(2), One(), tasks=["3", "3"], seed=0))
 
 
-def recorded(rows, seed):
+def recorded(rows, seed, mistaken=0.5):
     environment = make_vector(ROOM, rows, seed=0)
     tasks = [task for task in split_tasks(9, 16, 0)[0] for _ in range(4)]
-    return list(record(environment, DarkRoomBehaviour(), tasks=tasks, seed=seed))
+    behaviour = DarkRoomBehaviour(size=9, mistaken=mistaken)
+    return list(record(environment, behaviour, tasks=tasks, seed=seed))
 
 
 @pytest.mark.smoke
@@ -128,7 +129,7 @@ def test_the_seed_decides_and_the_number_of_rows_does_not():
 
 
 def test_the_dark_room_behaviour_is_of_every_quality():
-    episodes = recorded(32, 0)
+    episodes = recorded(32, 0, mistaken=0.0)
     share = []
     for episode in episodes:
         x, y = map(int, episode.task.split(","))
@@ -141,8 +142,23 @@ def test_the_dark_room_behaviour_is_of_every_quality():
     assert {episode.observations.shape for episode in episodes} == {(20, 18)}
 
 
+def test_the_mistaken_share_means_to_go_elsewhere():
+    behaviour = DarkRoomBehaviour(size=9, mistaken=0.25)
+    count = 4000
+    goals = [
+        behaviour.begin("6,1", np.random.default_rng((7, index))).goal
+        for index in range(count)
+    ]
+    elsewhere = [goal for goal in goals if goal != (6, 1)]
+    # A cell drawn at random is the goal once in 81; five standard errors of slack.
+    expected = 0.25 * 80 / 81
+    slack = 5 * np.sqrt(expected * (1 - expected) / count)
+    assert abs(len(elsewhere) / count - expected) < slack
+    assert {x for x, _ in elsewhere} == {y for _, y in elsewhere} == set(range(9))
+
+
 def test_without_noise_every_step_goes_towards_the_goal():
-    behaviour = DarkRoomBehaviour()
+    behaviour = DarkRoomBehaviour(mistaken=0.0)
     environment = make_vector(ROOM, 1, seed=0)
     axes = set()
     for index in range(20):
