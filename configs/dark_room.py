@@ -8,9 +8,9 @@
 in the context.
 
 Cost: a seed takes about 3 minutes on two x86-64 cores, evaluation included. Score to
-expect on the held-out goals, first trial and last of 8: Agentic Transformer 1.4 and 7.6,
-Decision Transformer 1.0 and 0.8 (RESULTS.md). `dark-room-tiny`: half a minute, 0.9 and
-4.7 (of 8.5 at best).
+expect on the held-out goals, first trial and last of 8: Agentic Transformer 1.4 and
+7.6, Decision Transformer 1.0 and 0.8 (RESULTS.md). `dark-room-tiny`: half a minute, 0.9
+and 4.7 (of 8.5 at best).
 """
 
 import dataclasses
