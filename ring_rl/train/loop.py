@@ -97,6 +97,7 @@ def _run(step, state, stream, loop, directory, checkpoints, title) -> TrainState
             asked = time.monotonic()
             batch = next(batches)
             waited += time.monotonic() - asked
+            # Padding included: it is computed like the rest.
             tokens += batch.weight.size
             state, metrics = step(state, batch)
             pending.append(metrics)
