@@ -15,6 +15,7 @@ from ring_rl.configs.datasets import (
 )
 from ring_rl.configs.run import Gymnasium, RunConfig
 from ring_rl.configs.saved import check_folder, claim_folder, digest, load_config
+from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.loader import ChainLoader
 from ring_rl.evaluate.protocol import Conditions, summarise, timing
 from ring_rl.evaluate.report import write_evaluation
@@ -53,20 +54,21 @@ def train(
     # All of them before the first is trained.
     for seed, run in runs.items():
         check_folder(run, configs[seed])
+    rules = ShardingRules(make_mesh(config.mesh))
+    store = open_dataset(config)
+    if config.environment.id:
+        check_spaces(store.spaces, config)
     for seed, run in runs.items():
-        train_run(configs[seed], run)
+        train_run(configs[seed], run, store, rules)
     if not evaluate or not config.environment.id:
         return None
     return evaluate_runs(list(runs.values()), directory / "evaluation")
 
 
-def train_run(config: RunConfig, run: Path) -> None:
-    """Trains one run to its end, from wherever it stands."""
-    check_folder(run, config)
-    rules = ShardingRules(make_mesh(config.mesh))
-    store = open_dataset(config)
-    if config.environment.id:
-        check_spaces(store.spaces, config)
+def train_run(
+    config: RunConfig, run: Path, store: EpisodeStore, rules: ShardingRules
+) -> None:
+    """Trains one run on the episodes to its end, from wherever it stands."""
     loader = ChainLoader(
         store, config.loader, config.agent.chains, config.agent.tokens, seed=config.seed
     )

@@ -107,36 +107,22 @@ def test_an_unknown_preset_names_the_nearest(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unknown_environment_is_refused_before_training(tmp_path, capsys, dataset):
-    line = one_line(
-        capsys,
-        *train(tmp_path / "runs", "hopper", "--data.path", dataset),
-        "--environment.id",
-        "Hoper-v5",
-    )
-    assert "Hoper-v5" in line and "Hopper-v5" in line
-    assert not (tmp_path / "runs").exists()
-
-
-def test_more_devices_than_there_are(tmp_path, capsys, dataset):
-    line = one_line(
-        capsys,
-        *train(tmp_path / "runs", "hopper", "--data.path", dataset),
-        "--mesh.sequence",
-        "64",
-    )
-    assert "64" in line and "found 8" in line
-    assert not (tmp_path / "runs").exists()
-
-
-def test_spaces_that_do_not_fit_the_environment(tmp_path, capsys, dataset):
-    line = one_line(
-        capsys,
-        *train(tmp_path / "runs", "hopper", "--data.path", dataset),
-        "--environment.id",
-        "Pendulum-v1",
-    )
-    assert "Pendulum-v1" in line and "observation=11" in line
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("--environment.id", "Hoper-v5", ["Hoper-v5", "Hopper-v5"]),
+        ("--environment.id", "Pendulum-v1", ["Pendulum-v1", "observation=11"]),
+        ("--mesh.sequence", "64", ["64", "found 8"]),
+    ],
+    ids=["unknown environment", "other spaces", "too many devices"],
+)
+def test_what_does_not_fit_is_refused_before_training(
+    tmp_path, capsys, dataset, field, value, words
+):
+    preset = train(tmp_path / "runs", "hopper", "--data.path", dataset)
+    line = one_line(capsys, *preset, field, value)
+    for word in words:
+        assert word in line
     assert not (tmp_path / "runs").exists()
 
 

@@ -127,11 +127,6 @@ def combine(runs: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def html_report(runs: Sequence[Path]) -> str:
-    """One self-contained HTML page about the combined `runs`; see `combine`."""
-    return html_page(combine(runs))
-
-
 def _read(folder: Path) -> tuple[Conditions, dict[int, Rollouts]]:
     """The conditions, and the rollouts by seed; their times are not kept."""
     path = folder / "evaluation.json"

@@ -76,16 +76,6 @@ def normalised_score(
     return np.asarray(100.0 * (returns - low) / (high - low))
 
 
-def mean(values: Float[np.ndarray, "*shape n"]) -> Float[np.ndarray, "*shape"]:
-    """Averages over the last axis.
-
-    Raises:
-      ValueError: there is nothing to average.
-    """
-    _require_values(values)
-    return np.asarray(np.mean(values, axis=-1))
-
-
 def iqm(values: Float[np.ndarray, "*shape n"]) -> Float[np.ndarray, "*shape"]:
     """Interquartile mean over the last axis: the mean without both outer quarters.
 

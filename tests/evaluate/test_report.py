@@ -13,7 +13,7 @@ from ring_rl.evaluate.protocol import Conditions, summarise, timing
 from ring_rl.evaluate.report import (
     combine,
     draw_return_by_trial,
-    html_report,
+    html_page,
     plain_table,
     table,
     write_evaluation,
@@ -207,7 +207,7 @@ class Page(html.parser.HTMLParser):
 
 def test_a_page_stands_alone_and_is_well_formed(tmp_path):
     evaluations(tmp_path)
-    text = html_report([tmp_path])
+    text = html_page(combine([tmp_path]))
     page = Page()
     page.feed(text)
     assert page.open == []
