@@ -5,51 +5,29 @@ it is shown, so that a comparison differs in that one thing.
 """
 
 import dataclasses
-from typing import NamedTuple
+import functools
+from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ring_rl.agents.context import Context, acting_tokens, where
+from ring_rl.agents.reading import as_told, in_context, reaches, read_tokens
 from ring_rl.data.chains import ChainConfig
-from ring_rl.data.tokens import FIELDS, KNOWN_BEFORE_ACTING, TokenConfig
+from ring_rl.data.tokens import TokenConfig
 from ring_rl.mesh import ShardingRules
-from ring_rl.nn.cache import Cache
+from ring_rl.nn.cache import Cache, Limit, enlarge
 from ring_rl.nn.policy import TrajectoryTransformer
 from ring_rl.nn.trunk import TrunkConfig
-from ring_rl.types import Batch, Discrete, Scaling, Spaces, Tokens
+from ring_rl.types import Batch, Chain, Discrete, Scaling, Spaces, Tokens
 
-# Relative error of a sum of some thousand rewards in f32.
-_ROUNDING = 1e-5
-
-
-class Context(NamedTuple):
-    """What a row of a rollout knows, `[B]` or `[B ...]` each but the cache.
-
-    Attributes:
-      cache: keys and values of the tokens so far.
-      told: the target return of every trial.
-      earned: rewards of the trial so far.
-      steps: environment steps in this context so far.
-      timestep: environment steps in this trial so far.
-      trials: trials begun in this context, the present one included.
-      action: of the step before.
-      reward: likewise.
-      completion: likewise.
-      previous_timestep: time step of the step before.
-    """
-
-    cache: Cache
-    told: Float[Array, " B"]
-    earned: Float[Array, " B"]
-    steps: Int[Array, " B"]
-    timestep: Int[Array, " B"]
-    trials: Int[Array, " B"]
-    action: Array
-    reward: Float[Array, " B"]
-    completion: Float[Array, " B"]
-    previous_timestep: Int[Array, " B"]
+# Tokens that a context has room for to begin with: each time it grows, acting is
+# compiled anew, which takes as long as some hundred steps of a context of this size.
+_FIRST_TOKENS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +40,10 @@ class TransformerPolicy:
       tokens: how its steps become tokens.
       bins: bins of each component of a continuous action.
       trials_in_context: trials after which a context is cleared when acting; 0 never.
+      context_steps: environment steps that a context holds at most when acting; 0 has
+        room for all that its trials may take.
+      when_full: what a context that is full does: `error`, it ends the rollout, or
+        `slide`, it forgets its oldest tokens.
     """
 
     trunk: TrunkConfig = TrunkConfig()
@@ -69,6 +51,8 @@ class TransformerPolicy:
     tokens: TokenConfig = TokenConfig()
     bins: int = 41
     trials_in_context: int = 0
+    context_steps: int = 0
+    when_full: Literal["error", "slide"] = "error"
 
     def __post_init__(self):
         """Checks the ranges."""
@@ -76,6 +60,11 @@ class TransformerPolicy:
             raise ValueError(
                 "agent: bins must be at least 2 and trials_in_context at least 0, "
                 f"found {self.bins} and {self.trials_in_context}"
+            )
+        if self.context_steps < 0 or self.when_full not in ("error", "slide"):
+            raise ValueError(
+                "agent: context_steps must be at least 0 and when_full error or slide, "
+                f"found {self.context_steps} and {self.when_full!r}"
             )
 
     def build(
@@ -95,8 +84,7 @@ class TransformerPolicy:
         self, model: TrajectoryTransformer, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Weighted mean of nats an action component, over the tokens that count."""
-        del key  # nothing here is random; agents with dropout would use it
-        nats, hits = model.losses(batch)
+        nats, hits = model.losses(batch, key)
         total = jnp.maximum(batch.weight.sum(), 1)
         loss = (nats * batch.weight).sum() / total
         return loss, {
@@ -113,17 +101,24 @@ class TransformerPolicy:
         trials: int,
         steps: int,
     ) -> Context:
-        """The state of B rows that have seen nothing, with room for all they will."""
+        """The state of B rows that have seen nothing.
+
+        A context holds `context_steps`, or all steps of the trials that share one.
+        """
         rows = target_return.shape[0]
-        together = min(trials, self.trials_in_context or trials)
-        capacity = 1 if self.tokens.memory == "step" else together * steps
+        most = min(trials, self.trials_in_context or trials) * steps
+        most = 1 if self.tokens.memory == "step" else most
+        stride = self.tokens.tokens_per_step
+        limit = Limit(
+            min(most, self.context_steps or most) * stride, self.when_full, stride
+        )
         zeros = jnp.zeros(rows, jnp.float32)
         none = jnp.zeros(rows, jnp.int32)
         space = model.head.space
         shape = () if isinstance(space, Discrete) else (space.size,)
         kind = jnp.int32 if isinstance(space, Discrete) else jnp.float32
         context = Context(
-            cache=model.make_cache(rows, capacity * self.tokens.tokens_per_step),
+            cache=model.make_cache(rows, limit, places=_FIRST_TOKENS),
             told=jnp.asarray(target_return, jnp.float32),
             earned=zeros,
             steps=none,
@@ -139,6 +134,89 @@ class TransformerPolicy:
         rest = jax.device_put(rest, model.rules.sharding(model.rules.replicated))
         return rest._replace(cache=context.cache)
 
+    def prefill(
+        self, model: TrajectoryTransformer, state: Context, chains: Sequence[Chain]
+    ) -> Context:
+        """The state of rows that have read chains as if they had acted them.
+
+        Sequences run through the ring once, whatever their number of steps. Not for
+        use inside `jax.jit`; the old state is used up.
+
+        Args:
+          model: the trained model.
+          state: from `start`, whose `trials` count the trials that are read too.
+          chains: one a row, of whole trials; one of no steps leaves a row as it is.
+            They are read as if told the row's own target return.
+
+        Raises:
+          ValueError: not one chain a row, or one that is longer than a context.
+        """
+        told, limit = np.asarray(state.told), state.cache.limit
+        if len(chains) != len(told):
+            raise ValueError(
+                f"prefill: expected {len(told)} chains, one a row, found {len(chains)}"
+            )
+        read = [as_told(*row) for row in zip(chains, told.tolist(), strict=True)]
+        kept = [in_context(one, self.tokens, self.trials_in_context) for one in read]
+        steps = np.array([len(chain.rewards) for chain, _ in kept], np.int32)
+        most = limit.tokens // self.tokens.tokens_per_step
+        if limit.when_full == "error" and (steps > most).any():
+            raise ValueError(
+                f"prefill: expected chains of at most {most} steps, which is what a "
+                f"context holds, found {steps.max()} for row {steps.argmax()}"
+            )
+        spaces = Spaces(chains[0].observations.shape[1], model.head.space)
+        tokens = read_tokens(
+            [chain for chain, _ in kept], self.tokens, spaces, model.rules
+        )
+        cache = enlarge(state.cache, tokens.segments.shape[1], rules=model.rules)
+        cache = _read(*nnx.split(model), tokens, cache)
+
+        def last(field: str, otherwise: Array) -> np.ndarray:
+            """Of the last step that each row has read."""
+            values = np.array(otherwise)
+            for row, chain in enumerate(read):
+                if len(chain.rewards):
+                    values[row] = getattr(chain, field)[-1]
+            return values
+
+        rest = state._replace(
+            cache=None,
+            steps=steps,
+            trials=np.array([trials + 1 for _, trials in kept], np.int32),
+            action=last("actions", state.action),
+            reward=last("rewards", state.reward),
+            completion=last("completions", state.completion),
+            previous_timestep=last("timesteps", state.previous_timestep),
+        )
+        rest = jax.device_put(rest, model.rules.sharding(model.rules.replicated))
+        return rest._replace(cache=cache)
+
+    def make_room(
+        self, model: TrajectoryTransformer, state: Context, *, steps: int
+    ) -> Context:
+        """The state with room for `steps` environment steps, up to what a row may hold.
+
+        Its cache grows by doubling.
+        """
+        cache, limit = state.cache, state.cache.limit
+        needed = min(steps * self.tokens.tokens_per_step, limit.places)
+        if needed <= cache.places:
+            return state
+        places = min(max(needed, 2 * cache.places), limit.places)
+        return state._replace(cache=enlarge(cache, places, rules=model.rules))
+
+    def check(self, state: Context) -> None:
+        """Raises ValueError if a row has lost what it should remember."""
+        lost = np.flatnonzero(np.asarray(state.cache.lost))
+        if len(lost):
+            rows = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
+            raise ValueError(
+                f"act: expected contexts of at most {state.cache.limit.tokens} tokens "
+                f"({self.tokens.tokens_per_step} a step), found longer ones in rows "
+                f"{rows}; give a larger context_steps, or when_full 'slide'"
+            )
+
     def act(
         self,
         model: TrajectoryTransformer,
@@ -150,7 +228,7 @@ class TransformerPolicy:
     ) -> tuple[Array, Context]:
         """Actions of the active rows, and the state with their tokens in the cache."""
         logits, cache = model.decode(
-            self._acting_tokens(state, observations, active), state.cache
+            acting_tokens(self.tokens, state, observations, active), state.cache
         )
         actions = model.head.act(key, logits[:, -1], temperature)
         return actions, state._replace(cache=cache)
@@ -165,9 +243,8 @@ class TransformerPolicy:
     ) -> Context:
         """The state after the environment answered; `ended` rows begin a new trial."""
         earned = state.earned + rewards
-        # In training the sums are f64, here a running f32 sum: reached is to rounding.
-        enough = state.told - _ROUNDING * jnp.abs(state.told)
-        reached = (ended & (earned >= enough)).astype(rewards.dtype)
+        # In training the sums are f64, here a running f32 sum.
+        reached = (ended & reaches(earned, state.told)).astype(rewards.dtype)
         after = state._replace(
             earned=jnp.where(ended, 0, earned),
             steps=state.steps + 1,
@@ -178,7 +255,7 @@ class TransformerPolicy:
             completion=reached,
             previous_timestep=state.timestep,
         )
-        rest = _where(active, after._replace(cache=None), state._replace(cache=None))
+        rest = where(active, after._replace(cache=None), state._replace(cache=None))
         cleared = self._cleared(rest, active & ended, active)
         return rest._replace(
             cache=state.cache.forget(cleared),
@@ -194,66 +271,7 @@ class TransformerPolicy:
             return jnp.zeros_like(ended)
         return ended & (state.trials > self.trials_in_context)
 
-    def _acting_tokens(self, state: Context, observations, active) -> Tokens:
-        """The tokens that came since the last action, the acting one last."""
-        stride, fields = self.tokens.tokens_per_step, self.tokens.fields
-        here = {"target_return": state.told - state.earned, "observation": observations}
-        before = {
-            "action": state.action,
-            "reward": state.reward,
-            "completion": state.completion,
-        }
-        if self.tokens.layout == "fused":
-            groups = [({**before, **here}, 0, 0)]
-        else:
-            # Fields after the observation are those of the step before.
-            acting = fields.index("observation")
-            groups = [
-                ({fields[index]: before[fields[index]]}, index, 1)
-                for index in range(acting + 1, stride)
-            ] + [
-                ({fields[index]: here[fields[index]]}, index, 0)
-                for index in range(acting + 1)
-            ]
-        return jax.tree.map(
-            lambda *parts: jnp.stack(parts, axis=1),
-            *(
-                self._token(state, observations, shown, index, ago, active)
-                for shown, index, ago in groups
-            ),
-        )
 
-    def _token(self, state: Context, observations, shown, index, ago, active):
-        """One token a row: `shown` fields, at place `index` of the step `ago`."""
-        known = active & (state.steps > 0)
-        valid = known if ago else active
-        absent = jnp.zeros_like(active)
-        present = {
-            field: (valid if field in KNOWN_BEFORE_ACTING else known)
-            for field in self.tokens.fields
-            if field in shown
-        }
-        like = {
-            "target_return": state.told,
-            "observation": observations,
-            "action": state.action,
-            "reward": state.reward,
-            "completion": state.completion,
-        }
-        steps = state.steps - ago
-        return Tokens(
-            **{name: shown.get(name, jnp.zeros_like(like[name])) for name in FIELDS},
-            present=jnp.stack([present.get(name, absent) for name in FIELDS], axis=-1),
-            timestep=state.previous_timestep if ago else state.timestep,
-            positions=steps * self.tokens.tokens_per_step + index,
-            segments=jnp.where(valid, 0, -1),
-        )
-
-
-def _where(rows, chosen: Context, other: Context) -> Context:
-    """The values of `chosen` in the rows of the mask, those of `other` elsewhere."""
-
-    def choose(a, b):
-        return jnp.where(rows.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(choose, chosen, other)
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def _read(graph, parameters, tokens: Tokens, cache: Cache) -> Cache:
+    return nnx.merge(graph, parameters).prefill(tokens, cache)[1]

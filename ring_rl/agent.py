@@ -1,7 +1,7 @@
 """What an agent is: a frozen configuration and these functions of it.
 
-Training needs `build` and `loss`; a rollout needs `start`, `act`, `observe`. All but
-`build` and `start` are pure and are called inside `jax.jit`.
+Training needs `build` and `loss`; a rollout the others. `loss`, `act` and `observe` are
+pure and are called inside `jax.jit`, the others on the host.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -44,6 +44,14 @@ class Agent(Protocol):
           trials: episodes that each row will play.
           steps: environment steps that an episode has at most.
         """
+        ...
+
+    def make_room(self, model: Any, state: Any, *, steps: int) -> Any:
+        """The state with room for `steps` steps in all, before the last is acted."""
+        ...
+
+    def check(self, state: Any) -> None:
+        """Raises ValueError if `act` has left a row without what it should remember."""
         ...
 
     def act(

@@ -151,6 +151,22 @@ def inspect_data(directory: Path, *, as_json: bool) -> None:
         print(text_histogram(store.returns))
 
 
+def bench(benchmark: str, *, as_json: bool, **options: Any) -> None:
+    """Runs a benchmark and prints a line for each measurement."""
+    from ring_rl.bench.records import heading, line
+    from ring_rl.bench.running import run
+
+    say = _say()
+    for number, record in enumerate(run(benchmark, options, say)):
+        if sys.stderr.isatty():
+            say("")
+        if as_json:
+            print(json.dumps(record, allow_nan=False), flush=True)
+        else:
+            above = f"{heading(benchmark)}\n" if number == 0 else ""
+            print(f"{above}{line(record)}", flush=True)
+
+
 def list_known(kind: str, *, root: Path, as_json: bool) -> None:
     """Lists presets, environments and datasets by name, with a line about each."""
     kinds = {
@@ -227,6 +243,13 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _say() -> Callable[[str], None]:
+    """Tells the standard error what is being done; on a terminal in one line."""
+    # Back to the line's start, and whatever stood there erased.
+    start, end = ("\r\x1b[K", "") if sys.stderr.isatty() else ("", "\n")
+    return lambda text: print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
 
 
 def _progress() -> Callable[[int, int], None]:

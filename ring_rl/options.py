@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ring_rl import commands
+from ring_rl.bench.arguments import add_benchmarks
 from ring_rl.version import __version__
 
 TRACEBACK = "RING_RL_TRACEBACK"
@@ -121,6 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_evaluate(add("evaluate", help="roll a trained run out, print the statistics"))
     _add_report(add("report", help="table, picture and HTML page of several runs"))
     _add_data(add("data", help="import and inspect datasets"))
+    _add_bench(add("bench", help="time and memory of attention, training and acting"))
     _add_list(add("list", help="presets, environments and datasets"))
     return parser
 
@@ -249,6 +251,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     inspecting.add_argument("directory", type=Path, metavar="DIR", help="its folder")
     _add_json(inspecting)
     inspecting.set_defaults(function=commands.inspect_data)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    for name, benchmark in add_benchmarks(parser).items():
+        benchmark.set_defaults(function=commands.bench, benchmark=name)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:

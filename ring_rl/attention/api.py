@@ -1,19 +1,23 @@
 """The one entry to attention: the same arguments and results, whatever does the work.
 
-Every implementation is exact; they differ in memory and in where the sequence lies.
+Every implementation is exact; they differ in memory, in time, and in where the sequence
+lies.
 """
 
 import math
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float
 
-from ring_rl.attention.blockwise import blockwise_attention, choose_tiles
+from ring_rl.attention.checks import check_arrays, check_options
+from ring_rl.attention.dropout import make_dropout
+from ring_rl.attention.kernels import choose_kernel
 from ring_rl.attention.mask import Mask
+from ring_rl.attention.memory_efficient import memory_efficient_attention
 from ring_rl.attention.reference import reference_attention
-from ring_rl.attention.ring import ring_attention_shard
-
-IMPLEMENTATIONS = ("reference", "blockwise", "ring")
+from ring_rl.attention.ring import Plan, planned_attention
+from ring_rl.attention.tiles import choose_tiles
 
 
 def attention(
@@ -27,6 +31,10 @@ def attention(
     scale: float | None = None,
     block_q: int | None = None,
     block_k: int | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: Any = None,
+    hops: int | None = None,
+    kernel: str | None = None,
 ) -> Float[Array, "B T N H"]:
     """softmax(scale · q kᵀ) v over the keys that `mask` shows, in q's type.
 
@@ -35,70 +43,49 @@ def attention(
       k: keys; K divides N, and consecutive groups of N / K query heads share one.
       v: values.
       mask: who sees whom. A row that sees nothing has output and gradient 0.
-      implementation: `reference` (all scores in memory, the oracle), `blockwise`
-        (tiles, one device) or `ring` (called on shards inside `jax.shard_map`).
+      implementation: `reference` (all scores in memory, the oracle),
+        `memory_efficient` (Rabe & Staats: chunks, by autodiff), `blockwise` (tiles,
+        one device) or `ring` (called on shards inside `jax.shard_map`).
       axis_name: the mesh axis of the sequence; for `ring`, and only for it.
       scale: 1 / sqrt(H) if None.
-      block_q: queries a tile; chosen by device kind if None.
+      block_q: queries a tile; chosen by device kind if None. `reference` has no tiles.
       block_k: keys a tile; likewise.
+      dropout_rate: the probability that a weight is 0; the others are divided by its
+        complement. Above 0 it needs a key and the mask's tokens.
+      dropout_key: one key for all rows and heads, or, where rows or heads are spread
+        over devices, this device's part `[B N]` of `dropout.row_keys`. The same
+        weights are dropped whatever the implementation, devices, layout and tiles.
+      hops: how many times the ring passes keys on; for `ring`, and only for it. All
+        R - 1 times if None; `count_hops` says how many of them a mask needs.
+      kernel: what computes a hop of `blockwise` or `ring`, and only of them, see
+        `kernels`; by the kind of device if None.
 
     Raises:
       ValueError: an argument that does not fit, named, with what was expected.
     """
-    _check(q, k, v, mask, implementation, axis_name, block_q, block_k)
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    check_arrays(q, k, v, mask)
+    blocks = {"block_q": block_q, "block_k": block_k}
+    check_options(implementation, axis_name, hops, scale, blocks, kernel)
+    dropout = make_dropout(dropout_rate, dropout_key, q.shape[0], q.shape[2])
+    if dropout is not None and mask.q_tokens is None:
+        raise ValueError(
+            "attention: mask must have q_tokens and k_tokens where dropout_rate is "
+            f"above 0, found none and {dropout_rate}"
+        )
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     if implementation == "reference":
-        return reference_attention(q, k, v, mask, scale=scale)[0].astype(q.dtype)
-    tiles = choose_tiles(q.shape, k.shape[1], block_q, block_k)
-    if implementation == "blockwise":
-        return blockwise_attention(q, k, v, mask, scale, tiles)
-    assert axis_name is not None
-    return ring_attention_shard(
-        q, k, v, mask, axis_name=axis_name, scale=scale, tiles=tiles
-    )
-
-
-def _check(q, k, v, mask, implementation, axis_name, block_q, block_k) -> None:
-    B, T, N, H = q.shape
-    S, K = k.shape[1], k.shape[2]
-    if k.shape != v.shape:
-        raise ValueError(
-            f"attention: k and v must have one shape, found {k.shape} and {v.shape}"
+        output, _ = reference_attention(q, k, v, mask, scale=scale, dropout=dropout)
+        return output.astype(q.dtype)
+    if implementation == "memory_efficient":
+        return memory_efficient_attention(
+            q, k, v, mask, scale=scale, dropout=dropout, **blocks
         )
-    if (k.shape[0], k.shape[3]) != (B, H):
-        raise ValueError(
-            f"attention: k must be [{B}, keys, heads, {H}] as q is {q.shape}, found "
-            f"{k.shape}"
-        )
-    if N % K:
-        raise ValueError(
-            f"attention: the number of key heads must divide the {N} query heads, "
-            f"found {K}"
-        )
-    found = (tuple(mask.q_positions.shape), tuple(mask.k_positions.shape))
-    if found != ((B, T), (B, S)):
-        raise ValueError(
-            f"attention: mask must have positions of shape {(B, T)} for queries and "
-            f"{(B, S)} for keys, found {found[0]} and {found[1]}"
-        )
-    for name, block in (("block_q", block_q), ("block_k", block_k)):
-        if block is not None and block < 1:
-            raise ValueError(f"attention: {name} must be at least 1, found {block}")
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"attention: implementation must be one of {', '.join(IMPLEMENTATIONS)}, "
-            f"found {implementation!r}"
-        )
-    if (implementation == "ring") != (axis_name is not None):
-        raise ValueError(
-            "attention: axis_name names the mesh axis of the sequence for "
-            f"implementation 'ring' and is None otherwise, found {axis_name!r} for "
-            f"{implementation!r}"
-        )
+    shared = q.shape[2] // k.shape[2]
+    tiles = choose_tiles(q.shape[1], k.shape[1], shared, block_q, block_k)
+    plan = Plan(scale, tiles, choose_kernel(kernel))
     if axis_name is not None:
-        manual = jax.sharding.get_abstract_mesh().manual_axes
-        if axis_name not in manual:
-            raise ValueError(
-                f"attention: axis_name must be an axis of the enclosing jax.shard_map "
-                f"{tuple(manual)}, found {axis_name!r}"
-            )
+        furthest = jax.lax.axis_size(axis_name) - 1
+        plan = plan._replace(
+            axis_name=axis_name, hops=furthest if hops is None else hops
+        )
+    return planned_attention(q, k, v, mask, dropout, plan)

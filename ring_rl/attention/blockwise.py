@@ -1,195 +1,239 @@
 """Attention over tiles with an online softmax, forward and backward, in portable XLA.
 
-The pairs of tiles that the mask leaves empty are not visited at all: the others are
-listed first (positions and segments are data, so the list is made on the device), and
-one loop with as many turns as there are pairs walks it. No [T, S] array ever exists.
+The pairs of tiles that the mask leaves empty are not visited at all: `tiles` lists the
+others, and loops with as many turns as there are pairs walk the lists, first without
+mask arithmetic and then with. Forward goes from one tile of queries to the next, and
+for each through its tiles of keys; backward goes from keys to keys. No [T, S] array
+ever exists, and tiles are read straight from the arrays that attention was given,
+written straight to those that it returns.
 
-`forward` and `backward` fill the contract of a hop of the ring: they know nothing of
-devices. `blockwise_attention` is the same for a sequence on one device.
+`forward` and `backward` fill the contract of a hop, see `kernels`: they know nothing of
+devices.
 
 Source: Rabe & Staats 2021 (arXiv 2112.05682); Dao et al. 2022 (arXiv 2205.14135);
 Liu & Abbeel 2023, Blockwise Parallel Transformer (arXiv 2305.19370).
 """
 
-import functools
-import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ring_rl.attention.mask import Mask, classify, summarise, visible
+from ring_rl.attention.dropout import (
+    Dropout,
+    hash_keys,
+    hash_queries,
+    pair_factor,
+)
+from ring_rl.attention.mask import Mask, visible
+from ring_rl.attention.tiles import (
+    Lanes,
+    Tiles,
+    choose_lanes,
+    list_visits,
+    pad,
+    pad_mask,
+)
 
-# Where the caller names no tile length, the scores of one tile, all rows and heads of
-# it, have at most this many numbers: on a CPU they then stay in the second-level cache
-# (1 MB of f32); accelerators want larger products.
-_CPU_SCORES = 2**18
-_ACCELERATOR_SCORES = 2**24
-_SHORTEST, _LONGEST = 32, 512
 
+class _Pair(NamedTuple):
+    """A pair of tiles: of which lanes, and where its queries and keys begin."""
 
-class Tiles(NamedTuple):
-    """How many queries and keys a tile has."""
-
+    lanes: Lanes
+    row_group: Any
+    head_group: Any
+    query: Any
+    key: Any
     q: int
     k: int
 
+    def at(self, tile, *, first: bool, keys_first: bool) -> "_Pair":
+        """The pair with the given tile as the first, or the second, of the two."""
+        if first == keys_first:
+            return self._replace(key=tile * self.k)
+        return self._replace(query=tile * self.q)
 
-def choose_tiles(
-    q_shape: tuple[int, ...], S: int, block_q: int | None, block_k: int | None
-) -> Tiles:
-    """Tile lengths for queries `[B T N H]` and S keys; given ones are cut to fit.
+    @property
+    def queries(self) -> tuple[Any, int]:
+        """Where they begin and how many they are."""
+        return self.query, self.q
 
-    Chosen ones cut the length into tiles that are equal up to rounding, so that
-    little is padded.
+    @property
+    def keys(self) -> tuple[Any, int]:
+        """Likewise."""
+        return self.key, self.k
+
+
+def _starts(array, pair: _Pair, tokens) -> tuple[list, int]:
+    heads = array.shape[2] // pair.lanes.head_groups
+    row, head = pair.row_group * pair.lanes.rows, pair.head_group * heads
+    zeros = [jnp.zeros((), jnp.int32)] * (array.ndim - 3)
+    return [row, tokens[0], head, *zeros], heads
+
+
+def _read(array, pair: _Pair, tokens: tuple[Any, int]):
+    """A tile of `[B tokens heads ...]`: `[lanes, G · tokens, ...]`, G 1 for keys.
+
+    The query heads that share a key head lie one after the other, so that they are one
+    matrix product with it.
     """
-    B, T, N, _ = q_shape
-    scores = _CPU_SCORES if jax.default_backend() == "cpu" else _ACCELERATOR_SCORES
-    longest = min(max(math.isqrt(scores // (B * N)), _SHORTEST), _LONGEST)
-
-    def cut(length: int, block: int | None) -> int:
-        if block:
-            return min(block, length)
-        return -(-length // -(-length // longest))
-
-    return Tiles(cut(T, block_q), cut(S, block_k))
+    starts, heads = _starts(array, pair, tokens)
+    rows, width = pair.lanes.rows, array.shape[3:]
+    tile = jax.lax.dynamic_slice(array, starts, (rows, tokens[1], heads, *width))
+    return jnp.moveaxis(tile, 1, 2).reshape(rows * pair.lanes.heads, -1, *width)
 
 
-def _accumulator(shape_like, dtype, value: float, *inputs):
-    """`value` in the shape of an array, varying over the manual axes of all inputs.
-
-    Loops want carries whose types do not change, and inside `shard_map` an array's
-    type says over which mesh axes it differs between devices. `zeros_like` keeps that
-    part of the type, so a zero scalar of each input, added, passes it on.
-    """
-    zero = sum(jnp.zeros_like(x.reshape(-1)[0]).astype(dtype) for x in inputs)
-    return jnp.full_like(shape_like, value, dtype) + zero
+def _write(array, tile, pair: _Pair, tokens: tuple[Any, int]):
+    """The array with a tile put where `_read` finds it."""
+    starts, heads = _starts(array, pair, tokens)
+    tile = tile.reshape(pair.lanes.rows, heads, tokens[1], *array.shape[3:])
+    return jax.lax.dynamic_update_slice(array, jnp.moveaxis(tile, 2, 1), starts)
 
 
-def _pad(array, length: int, value):
-    """Pads axis 1 at its end to `length`."""
-    widths = [(0, 0)] * array.ndim
-    widths[1] = (0, length - array.shape[1])
-    return jnp.pad(array, widths, constant_values=value)
-
-
-class _Walk(NamedTuple):
-    """The tiles' positions and segments and the list of pairs of tiles to visit.
+class _Problem:
+    """What forward and backward have in common: the inputs, cut into lanes and tiles.
 
     Attributes:
-      q_positions, q_segments: `[query tiles, B, C]`.
-      k_positions, k_segments: `[key tiles, B, C]`.
-      pairs: query tile · key tiles + key tile, those with work first.
-      full: whether a pair needs no mask arithmetic, `[query tiles · key tiles]`.
-      turns: how many pairs have work.
+      q: `[B T N H]`, T padded to whole tiles; likewise k and v.
+      dtype: of sums.
     """
 
-    q_positions: Int[Array, "q B C"]
-    q_segments: Int[Array, "q B C"]
-    k_positions: Int[Array, "k B C"]
-    k_segments: Int[Array, "k B C"]
-    pairs: Int[Array, " pairs"]
-    full: Array
-    turns: Int[Array, ""]
+    def __init__(
+        self, q, k, v, mask: Mask, dropout, *, scale: float, tiles: Tiles,
+        keys_first: bool,
+    ):  # fmt: skip
+        self.dtype = jnp.promote_types(jnp.float32, q.dtype)
+        self.scale = scale
+        self.lanes = choose_lanes(q.shape[0], k.shape[2], q.shape[2], tiles)
+        mask = pad_mask(mask, tiles)
+        self.keys_first = keys_first
+        self.visits = list_visits(mask, tiles, self.lanes, keys_first=keys_first)
+        self.padded = mask.q_positions.shape[1], mask.k_positions.shape[1]
+        self.q = self.queries(q)
+        self.k, self.v = (pad(x, self.padded[1], 1) for x in (k, v))
+        self.mask = jax.tree.map(self.lanes.split_rows, mask)
+        self.rate = 0.0 if dropout is None else dropout.rate
+        if dropout is not None:
+            hashes = (
+                hash_queries(dropout, mask.q_tokens), hash_keys(dropout, mask.k_tokens)
+            )  # fmt: skip
+            self.q_hashes, self.k_hashes = (jnp.swapaxes(x, 1, 2) for x in hashes)
 
+    def queries(self, array):
+        """`[B T N ...]` padded to whole tiles."""
+        return pad(array, self.padded[0], 1)
 
-def _walk(mask: Mask, tiles: Tiles) -> _Walk:
-    q_length = -(-mask.q_positions.shape[1] // tiles.q) * tiles.q
-    k_length = -(-mask.k_positions.shape[1] // tiles.k) * tiles.k
-    q_positions = _pad(mask.q_positions, q_length, 0)
-    k_positions = _pad(mask.k_positions, k_length, 0)
-    q_segments = _pad(mask.q_segments, q_length, -1)
-    k_segments = _pad(mask.k_segments, k_length, -1)
-    needed, full = classify(
-        summarise(q_positions, q_segments, tiles.q),
-        summarise(k_positions, k_segments, tiles.k),
-        causal=mask.causal,
-        window=mask.window,
-    )
-    needed = needed.reshape(-1)
+    def accumulator(self, like, value: float):
+        """`value` in the shape of an array, of type `dtype`.
 
-    def split(array, tile: int):
-        return jnp.moveaxis(array.reshape(array.shape[0], -1, tile), 1, 0)
+        Through a 0 that only this block's mask gives: else the compiler makes it once
+        for all hops, long before it is needed, and holds it all the while. The zeros of
+        the inputs are for the types inside `shard_map`, which say over which mesh axes
+        an array differs: a loop's carry must have from the first all that it will get.
+        """
+        zero = jnp.minimum(sum(visits.turns for visits in self.visits), 0)
+        zero = zero.astype(self.dtype)
+        for x in (self.q, self.k, self.v):
+            zero += jnp.zeros_like(x[0, 0, 0, 0]).astype(self.dtype)
+        return jnp.full_like(like, value, self.dtype) + zero
 
-    return _Walk(
-        split(q_positions, tiles.q),
-        split(q_segments, tiles.q),
-        split(k_positions, tiles.k),
-        split(k_segments, tiles.k),
-        jnp.argsort(~needed, stable=True).astype(jnp.int32),
-        full.reshape(-1),
-        needed.sum(dtype=jnp.int32),
-    )
+    def walk(self, work: Callable, carry):
+        """`carry = work(pair, masked, partners, carry)` for every first tile.
 
+        `partners(visit, own)` is `own = visit(pair, own)` for every tile that it meets.
+        """
+        lanes = self.lanes
+        for visits, masked in zip(self.visits, (False, True), strict=True):
 
-def _split_queries(array, K: int, tile: int):
-    """`[B T N ...]` to `[tiles, B, K, G·C, ...]`: the G heads of a group are rows.
+            def turn(index, carry, visits=visits, masked=masked):
+                first = index // lanes.head_groups
+                row_group, tile = (
+                    first // visits.first_tiles,
+                    first % visits.first_tiles,
+                )
+                head_group = index % lanes.head_groups
+                pair = _Pair(lanes, row_group, head_group, 0, 0, visits.q, visits.k)
+                pair = pair.at(tile, first=True, keys_first=self.keys_first)
 
-    Queries that share a key head share one matrix product with it.
-    """
-    B, T, N = array.shape[:3]
-    n = -(-T // tile)
-    array = _pad(array, n * tile, 0)
-    array = array.reshape(B, n, tile, K, N // K, *array.shape[3:])
-    array = jnp.moveaxis(array, (1, 3, 4), (0, 2, 3))
-    return array.reshape(n, B, K, (N // K) * tile, *array.shape[5:])
+                def partners(visit, own):
+                    def one(place, own):
+                        tile = visits.pairs[place] % visits.second_tiles
+                        return visit(
+                            pair.at(tile, first=False, keys_first=self.keys_first), own
+                        )
 
+                    starts = visits.starts
+                    return jax.lax.fori_loop(starts[first], starts[first + 1], one, own)
 
-def _join_queries(array, T: int, N: int):
-    """Undoes `_split_queries`."""
-    n, B, K, rows = array.shape[:4]
-    G = N // K
-    array = array.reshape(n, B, K, G, rows // G, *array.shape[4:])
-    array = jnp.moveaxis(array, (0, 2, 3), (1, 3, 4))
-    return array.reshape(B, n * (rows // G), N, *array.shape[5:])[:, :T]
+                return work(pair, masked, partners, carry)
 
+            turns = lanes.row_groups * lanes.head_groups * visits.first_tiles
+            carry = jax.lax.fori_loop(0, turns, turn, carry)
+        return carry
 
-def _split_keys(array, tile: int):
-    """`[B S K H]` to `[tiles, B, K, C, H]`."""
-    B, S, K, H = array.shape
-    n = -(-S // tile)
-    array = _pad(array, n * tile, 0).reshape(B, n, tile, K, H)
-    return jnp.moveaxis(array, (1, 3), (0, 2))
+    def product(self, equation: str, a, b):
+        """Matrix products of a pair of tiles, accumulated in `dtype`."""
+        return jnp.einsum(equation, a, b, preferred_element_type=self.dtype)
 
-
-def _join_keys(array, S: int):
-    """Undoes `_split_keys`."""
-    n, B, K, tile, H = array.shape
-    return jnp.moveaxis(array, (0, 2), (1, 3)).reshape(B, n * tile, K, H)[:, :S]
-
-
-def _at(array, index):
-    return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
-
-
-def _put(array, value, index):
-    return jax.lax.dynamic_update_index_in_dim(array, value, index, 0)
-
-
-def _scores(q_tile, k_tile, walk: _Walk, pair, i, j, mask: Mask, scale: float):
-    """Scaled scores `[B K G·C C]` of a pair of tiles, -inf where masked."""
-    dtype = jnp.promote_types(jnp.float32, q_tile.dtype)
-    scores = scale * jnp.einsum(
-        "BKTH,BKSH->BKTS", q_tile, k_tile, preferred_element_type=dtype
-    )
-
-    def masked(scores):
+    def scores(self, q_tile, k_tile, pair: _Pair, masked: bool):
+        """Products times the scale, -inf where masked; `LTS` or, keys first, `LST`."""
+        if self.keys_first:
+            scores = self.product("LSH,LTH->LST", k_tile, q_tile)
+        else:
+            scores = self.product("LTH,LSH->LTS", q_tile, k_tile)
+        scores = scores if self.scale == 1 else scores * self.scale
+        if not masked:
+            return scores
+        mask = self.mask
+        q_positions, k_positions = self._sides(pair, mask.q_positions, mask.k_positions)
+        q_segments, k_segments = self._sides(pair, mask.q_segments, mask.k_segments)
         seen = visible(
-            _at(walk.q_positions, i),
-            _at(walk.q_segments, i),
-            _at(walk.k_positions, j),
-            _at(walk.k_segments, j),
-            causal=mask.causal,
-            window=mask.window,
-        )
-        B, K, rows, C = scores.shape
-        grouped = scores.reshape(B, K, rows // seen.shape[1], seen.shape[1], C)
-        grouped = jnp.where(seen[:, None, None], grouped, -jnp.inf)
-        return grouped.reshape(scores.shape)
+            q_positions, q_segments, k_positions, k_segments,
+            causal=mask.causal, window=mask.window,
+        )  # fmt: skip
+        seen = seen[:, None, None]
 
-    return jax.lax.cond(_at(walk.full, pair), lambda scores: scores, masked, scores)
+        def hide(scores, seen):
+            return jnp.where(seen, scores, -jnp.inf)
+
+        return self._with_pairs(hide, scores, seen, pair.lanes)
+
+    def drop(self, weights, pair: _Pair):
+        """Weights times the factor of dropout."""
+        if not self.rate:
+            return weights
+        lanes = pair.lanes
+        queries = _read(self.q_hashes, pair, pair.queries)
+        keys = _read(self.k_hashes, pair, pair.keys)
+        factor = pair_factor(
+            self.rate,
+            queries.reshape(lanes.rows, -1, pair.q),
+            keys.reshape(lanes.rows, -1, pair.k),
+            self.dtype,
+        )
+        factor = factor.reshape(lanes.rows, lanes.heads, lanes.shared, pair.q, pair.k)
+        return self._with_pairs(jnp.multiply, weights, factor, lanes)
+
+    def _sides(self, pair: _Pair, queries, keys):
+        """`[rows, tokens]` of the queries and of the keys of a pair."""
+
+        def read(array, tokens):
+            at, sizes = (pair.row_group, 0, tokens[0]), (1, array.shape[1], tokens[1])
+            return jax.lax.dynamic_slice(array, at, sizes)[0]
+
+        return read(queries, pair.queries), read(keys, pair.keys)
+
+    def _with_pairs(self, function: Callable, scores, of_pairs, lanes: Lanes):
+        """`function(scores, of_pairs)`, the latter `[rows, heads, G, q, k]` or 1s."""
+        q, k, shape = *of_pairs.shape[3:], scores.shape
+        if self.keys_first:
+            of_pairs = jnp.moveaxis(of_pairs, 4, 2)
+            scores = scores.reshape(lanes.rows, lanes.heads, k, lanes.shared, q)
+        else:
+            scores = scores.reshape(lanes.rows, lanes.heads, lanes.shared, q, k)
+        return function(scores, of_pairs).reshape(shape)
 
 
 def forward(
@@ -197,55 +241,51 @@ def forward(
     k: Float[Array, "B S K H"],
     v: Float[Array, "B S K H"],
     mask: Mask,
+    dropout: Dropout | None = None,
     *,
     scale: float,
     tiles: Tiles,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
     """Normalised output and log-sum-exp, both at least f32.
 
-    Memory besides inputs and outputs: copies of them in tile order, and one tile of
-    scores `[B N C C]`. A row that sees nothing has output 0 and log-sum-exp -inf.
+    Memory besides inputs and outputs: a few tiles of scores. A row that sees nothing
+    has output 0 and log-sum-exp -inf.
     """
-    (T, N), (S, K) = q.shape[1:3], k.shape[1:3]
-    dtype = jnp.promote_types(jnp.float32, q.dtype)
-    walk = _walk(mask, tiles)
-    q_tiles = _split_queries(q, K, tiles.q)
-    k_tiles, v_tiles = _split_keys(k, tiles.k), _split_keys(v, tiles.k)
-    key_tiles = -(-S // tiles.k)
+    problem = _Problem(
+        q, k, v, mask, dropout, scale=scale, tiles=tiles, keys_first=False
+    )
 
-    def visit(turn, carry):
-        o_all, m_all, l_all = carry
-        pair = _at(walk.pairs, turn)
-        i, j = pair // key_tiles, pair % key_tiles
-        scores = _scores(
-            _at(q_tiles, i), _at(k_tiles, j), walk, pair, i, j, mask, scale
-        )
-        m_old = _at(m_all, i)
-        m_new = jnp.maximum(m_old, scores.max(axis=-1))
-        # Rows that have seen nothing yet: -inf - (-inf) would be NaN.
-        m_safe = jnp.where(jnp.isneginf(m_new), 0.0, m_new)
-        p = jnp.exp(scores - m_safe[..., None])
-        keep = jnp.exp(m_old - m_safe)
-        weighted = jnp.einsum(
-            "BKTS,BKSH->BKTH",
-            p.astype(v.dtype),
-            _at(v_tiles, j),
-            preferred_element_type=dtype,
-        )
-        o_new = keep[..., None] * _at(o_all, i) + weighted
-        l_new = keep * _at(l_all, i) + p.sum(axis=-1)
-        return _put(o_all, o_new, i), _put(m_all, m_new, i), _put(l_all, l_new, i)
+    def of_queries(pair: _Pair, masked: bool, partners, carry):
+        q_tile = _read(problem.q, pair, pair.queries)
 
-    inputs = (q, k, v, walk.turns)
-    o = _accumulator(q_tiles, dtype, 0.0, *inputs)
-    m = _accumulator(q_tiles[..., 0], dtype, -jnp.inf, *inputs)
-    l = _accumulator(q_tiles[..., 0], dtype, 0.0, *inputs)
-    o, m, l = jax.lax.fori_loop(0, walk.turns, visit, (o, m, l))
+        def visit(pair: _Pair, own):
+            o, m, l = own
+            k_tile, v_tile = (_read(x, pair, pair.keys) for x in (problem.k, problem.v))
+            scores = problem.scores(q_tile, k_tile, pair, masked)
+            m_new = jnp.maximum(m, scores.max(axis=-1))
+            # Rows that have seen nothing yet: -inf - (-inf) would be NaN.
+            m_safe = jnp.where(jnp.isneginf(m_new), 0.0, m_new) if masked else m_new
+            p = jnp.exp(scores - m_safe[..., None])
+            keep = jnp.exp(m - m_safe)
+            l_new = keep * l + p.sum(axis=-1)
+            p = problem.drop(p, pair).astype(v.dtype)
+            o_new = keep[..., None] * o + problem.product("LTS,LSH->LTH", p, v_tile)
+            return o_new, m_new, l_new
+
+        own = partners(visit, tuple(_read(x, pair, pair.queries) for x in carry))
+        return tuple(
+            _write(x, tile, pair, pair.queries)
+            for x, tile in zip(carry, own, strict=True)
+        )
+
+    o = problem.accumulator(problem.q, 0.0)
+    m = problem.accumulator(problem.q[..., 0], -jnp.inf)
+    l = problem.accumulator(problem.q[..., 0], 0.0)
+    o, m, l = problem.walk(of_queries, (o, m, l))
+    o, m, l = (x[:, : q.shape[1]] for x in (o, m, l))
     empty = l == 0
     divisor = jnp.where(empty, 1.0, l)
-    output = o / divisor[..., None]
-    lse = jnp.where(empty, -jnp.inf, m + jnp.log(divisor))
-    return _join_queries(output, T, N), _join_queries(lse, T, N)
+    return o / divisor[..., None], jnp.where(empty, -jnp.inf, m + jnp.log(divisor))
 
 
 def backward(
@@ -256,6 +296,7 @@ def backward(
     lse: Float[Array, "B T N"],
     delta: Float[Array, "B T N"],
     mask: Mask,
+    dropout: Dropout | None = None,
     *,
     scale: float,
     tiles: Tiles,
@@ -265,71 +306,49 @@ def backward(
     `g` is the output's cotangent, `lse` the log-sum-exp over *all* keys of the row
     (of every hop), and `delta` the row sums of `g * output`.
     """
-    (T, N), (S, K) = q.shape[1:3], k.shape[1:3]
-    dtype = jnp.promote_types(jnp.float32, q.dtype)
-    walk = _walk(mask, tiles)
-    q_tiles = _split_queries(q, K, tiles.q)
-    g_tiles = _split_queries(g.astype(q.dtype), K, tiles.q)
+    problem = _Problem(
+        q, k, v, mask, dropout, scale=scale, tiles=tiles, keys_first=True
+    )
+    product = problem.product
+    g_all, delta_all = problem.queries(g), problem.queries(delta)
     # A row that sees nothing has scores of -inf only: any finite shift gives p = 0.
-    lse_tiles = _split_queries(jnp.where(jnp.isneginf(lse), 0.0, lse), K, tiles.q)
-    delta_tiles = _split_queries(delta, K, tiles.q)
-    k_tiles, v_tiles = _split_keys(k, tiles.k), _split_keys(v, tiles.k)
-    key_tiles = -(-S // tiles.k)
-    product = functools.partial(jnp.einsum, preferred_element_type=dtype)
+    lse_all = problem.queries(jnp.where(jnp.isneginf(lse), 0.0, lse))
 
-    def visit(turn, carry):
-        dq_all, dk_all, dv_all = carry
-        pair = _at(walk.pairs, turn)
-        i, j = pair // key_tiles, pair % key_tiles
-        q_tile, g_tile = _at(q_tiles, i), _at(g_tiles, i)
-        k_tile, v_tile = _at(k_tiles, j), _at(v_tiles, j)
-        scores = _scores(q_tile, k_tile, walk, pair, i, j, mask, scale)
-        p = jnp.exp(scores - _at(lse_tiles, i)[..., None])
-        dp = product("BKTH,BKSH->BKTS", g_tile, v_tile)
-        ds = (p * (dp - _at(delta_tiles, i)[..., None])).astype(q.dtype)
-        dv = product("BKTS,BKTH->BKSH", p.astype(q.dtype), g_tile)
-        dk = scale * product("BKTS,BKTH->BKSH", ds, q_tile)
-        dq = scale * product("BKTS,BKSH->BKTH", ds, k_tile)
-        return (
-            _put(dq_all, _at(dq_all, i) + dq, i),
-            _put(dk_all, _at(dk_all, j) + dk, j),
-            _put(dv_all, _at(dv_all, j) + dv, j),
+    # Scores are held keys first, and dq comes width first: in this way no product has
+    # to transpose a matrix of scores, which would cost more than the product itself.
+    def of_keys(pair: _Pair, masked: bool, partners, carry):
+        k_tile, v_tile, dk, dv = (
+            _read(x, pair, pair.keys) for x in (problem.k, problem.v, *carry[1:])
         )
 
-    inputs = (q, k, v, g, lse, walk.turns)
-    gradients = tuple(
-        _accumulator(x, dtype, 0.0, *inputs) for x in (q_tiles, k_tiles, v_tiles)
+        def visit(pair: _Pair, own):
+            dq_all, dk, dv = own
+            q_tile, g_tile, lse_tile, delta_tile, dq = (
+                _read(x, pair, pair.queries)
+                for x in (problem.q, g_all, lse_all, delta_all, dq_all)
+            )
+            scores = problem.scores(q_tile, k_tile, pair, masked)
+            p = jnp.exp(scores - lse_tile[:, None])
+            dp = problem.drop(product("LSH,LTH->LST", v_tile, g_tile), pair)
+            ds = (p * (dp - delta_tile[:, None])).astype(q.dtype)
+            p = problem.drop(p, pair).astype(q.dtype)
+            dq += jnp.swapaxes(product("LSH,LST->LHT", k_tile, ds), 1, 2)
+            return (
+                _write(dq_all, dq, pair, pair.queries),
+                dk + product("LST,LTH->LSH", ds, q_tile),
+                dv + product("LST,LTH->LSH", p, g_tile),
+            )
+
+        dq_all, dk, dv = partners(visit, (carry[0], dk, dv))
+        return (
+            dq_all,
+            _write(carry[1], dk, pair, pair.keys),
+            _write(carry[2], dv, pair, pair.keys),
+        )
+
+    sums = tuple(problem.accumulator(x, 0.0) for x in (problem.q, problem.k, problem.v))
+    sums = problem.walk(of_keys, sums)
+    dq, dk, dv = (
+        x[:, : like.shape[1]] for x, like in zip(sums, (q, k, v), strict=True)
     )
-    dq, dk, dv = jax.lax.fori_loop(0, walk.turns, visit, gradients)
-    return _join_queries(dq, T, N), _join_keys(dk, S), _join_keys(dv, S)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def blockwise_attention(q, k, v, mask: Mask, scale: float, tiles: Tiles):
-    """Attention of one device's queries to its own keys, `[B T N H]` in q's type."""
-    return _blockwise_forward(q, k, v, mask, scale, tiles)[0]
-
-
-def _blockwise_forward(q, k, v, mask, scale, tiles):
-    output, lse = forward(q, k, v, mask, scale=scale, tiles=tiles)
-    output = checkpoint_name(output.astype(q.dtype), "attention_output")
-    lse = checkpoint_name(lse, "attention_lse")
-    return output, (q, k, v, mask, output, lse)
-
-
-def _blockwise_backward(scale, tiles, residuals, g):
-    q, k, v, mask, output, lse = residuals
-    delta = rowsum(g, output)
-    dq, dk, dv = backward(q, k, v, g, lse, delta, mask, scale=scale, tiles=tiles)
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
-
-
-blockwise_attention.defvjp(_blockwise_forward, _blockwise_backward)
-
-
-def rowsum(
-    g: Float[Array, "B T N H"], output: Float[Array, "B T N H"]
-) -> Float[Array, "B T N"]:
-    """`delta` of the backward pass: sums of g · output over the head's width."""
-    dtype = jnp.promote_types(jnp.float32, output.dtype)
-    return (g.astype(dtype) * output.astype(dtype)).sum(axis=-1)
+    return (dq, dk, dv) if scale == 1 else (scale * dq, scale * dk, dv)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ring_rl.attention.dropout import Dropout, dropout_factor
 from ring_rl.attention.mask import Mask, visible
 
 
@@ -13,11 +14,12 @@ def reference_attention(
     mask: Mask,
     *,
     scale: float,
+    dropout: Dropout | None = None,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
     """Output and log-sum-exp in the inputs' type, at least f32.
 
     Memory and time grow with B·N·T·S. A row that sees nothing has output 0 and
-    log-sum-exp -inf.
+    log-sum-exp -inf. Dropout changes the output only, not the log-sum-exp.
     """
     dtype = jnp.promote_types(jnp.float32, q.dtype)
     groups = q.shape[2] // k.shape[2]
@@ -44,6 +46,9 @@ def reference_attention(
     total_BNT1 = p_BNTS.sum(axis=-1, keepdims=True)
     empty = total_BNT1 == 0
     divisor = jnp.where(empty, 1.0, total_BNT1)
-    output = jnp.einsum("BNTS,BSNH->BTNH", p_BNTS / divisor, v_BSNH)
+    weights_BNTS = p_BNTS / divisor
+    if dropout is not None:
+        weights_BNTS *= dropout_factor(dropout, mask.q_tokens, mask.k_tokens, dtype)
+    output = jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS, v_BSNH)
     lse = jnp.where(empty, -jnp.inf, jnp.log(divisor) + largest)[..., 0]
     return output, jnp.moveaxis(lse, 1, 2)

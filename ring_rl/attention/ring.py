@@ -4,11 +4,13 @@ Device r of R holds token block r. At hop t it attends to block (r - t) mod R wh
 copy of that block is already on its way to device r + 1. Forward makes R - 1 hops;
 backward runs the ring again, and the gradients of keys and values travel one hop
 behind the blocks they belong to, so that only their last hop is exposed. Both are
-scans, so that the compiler keeps two blocks alive and not R.
+scans, so that the compiler keeps two blocks alive and not R. On one device there is one
+block, and nothing travels. What a hop computes is a kernel's business, see `kernels`.
 
-Bytes sent by a device: forward (R - 1) blocks of keys and values in their own type,
-with K heads, and 8 bytes a key for position and segment; backward the same again and
-R blocks of both gradients in f32.
+Sent by a device, in one collective a hop: forward (R - 1) blocks of keys and values in
+their own type, with K heads, and 8 bytes a key for position and segment, 12 with the
+token index that dropout needs; backward the same again and R blocks of both gradients
+in f32.
 
 Source: Liu, Zaharia & Abbeel 2023 (arXiv 2310.01889), section 3.
 """
@@ -19,57 +21,130 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from ring_rl.attention.blockwise import (
-    Tiles,
-    backward,
-    blockwise_attention,
-    forward,
-    rowsum,
-)
-from ring_rl.attention.mask import Mask
+from ring_rl.attention.dropout import Dropout
+from ring_rl.attention.kernels import KERNELS
+from ring_rl.attention.mask import Mask, TileSummary, classify, summarise
+from ring_rl.attention.tiles import Tiles
 
 
-class _Block(NamedTuple):
-    """What travels: `[B S K 2H]` keys beside values, `[B S 2]` positions, segments.
+class Plan(NamedTuple):
+    """What is fixed when attention is compiled.
 
-    Two arrays and not four: each array of a permute is a collective of its own.
+    Attributes:
+      scale: of the scores.
+      tiles: advice to the kernel.
+      kernel: its name in `KERNELS`.
+      axis_name: mesh axis of the sequence; None on one device.
+      hops: how often a block travels on; R - 1, or fewer if the mask lets no query see
+        blocks from further away.
     """
 
-    keys_values: Array
-    order: Array
-
-    @property
-    def k(self):
-        return jnp.split(self.keys_values, 2, axis=-1)[0]
-
-    @property
-    def v(self):
-        return jnp.split(self.keys_values, 2, axis=-1)[1]
-
-    def mask(self, mask: Mask) -> Mask:
-        """The local queries' mask against this block's keys."""
-        return mask.replace_keys(self.order[..., 0], self.order[..., 1])
+    scale: float
+    tiles: Tiles
+    kernel: str
+    axis_name: str | None = None
+    hops: int = 0
 
 
-def _block(k, v, mask: Mask) -> _Block:
-    order = jnp.stack([mask.k_positions, mask.k_segments], axis=-1)
-    return _Block(jnp.concatenate([k, v], axis=-1), order)
+class _Device:
+    """One device's queries, and what the kernel makes of them and a block of keys.
+
+    A block travels as one vector, since each array of a permute is a collective of its
+    own; of integers, since compilers may send floating-point numbers in a wider type.
+    """
+
+    def __init__(self, q, k, v, mask: Mask, dropout: Dropout | None, plan: Plan):
+        self.mask, self.dropout = mask, dropout
+        self.kernel = KERNELS[plan.kernel]
+        self.folded, scale = 1.0, plan.scale
+        if q.dtype == jnp.promote_types(jnp.float32, q.dtype):
+            # One multiplication of the queries instead of one of all scores.
+            self.folded, scale = plan.scale, 1.0
+            q = q * plan.scale
+        self.q = q
+        self.rules = {"scale": scale, "tiles": plan.tiles}
+        tokens = () if dropout is None else (mask.k_tokens,)
+        self.own = (k, v, mask.k_positions, mask.k_segments, *tokens)
+        width = min(x.dtype.itemsize for x in self.own)
+        self._word = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[width]
+
+    def pack(self):
+        """The device's own block as a vector."""
+        words = (jax.lax.bitcast_convert_type(x, self._word) for x in self.own)
+        return jnp.concatenate([x.reshape(-1) for x in words])
+
+    def _unpack(self, block):
+        width, start = block.dtype.itemsize, 0
+        for like in self.own:
+            ratio = like.dtype.itemsize // width
+            size = like.size * ratio
+            shape = like.shape if ratio == 1 else (*like.shape, ratio)
+            words = block[start : start + size].reshape(shape)
+            yield jax.lax.bitcast_convert_type(words, like.dtype)
+            start += size
+
+    def _meets(self, block):
+        """Whether a query may see something in the block, by the bounds of both."""
+        _, _, *order = self._unpack(block)
+        mask = self.mask.replace_keys(*order)
+        length, keys = mask.q_positions.shape[1], mask.k_positions.shape[1]
+        needed, _ = classify(
+            summarise(mask.q_positions, mask.q_segments, length),
+            summarise(mask.k_positions, mask.k_segments, keys),
+            causal=mask.causal,
+            window=mask.window,
+        )
+        return needed.any()
+
+    def forward(self, arrays):
+        """Output and log-sum-exp over one block, given as its arrays."""
+        k, v, *order = arrays
+        mask = self.mask.replace_keys(*order)
+        return self.kernel.forward(self.q, k, v, mask, self.dropout, **self.rules)
+
+    def backward(self, arrays, g, lse, delta):
+        """The block's part of dq, and its dk before dv: `[2 B S K H]`."""
+        k, v, *order = arrays
+        mask = self.mask.replace_keys(*order)
+        dq, dk, dv = self.kernel.backward(
+            self.q, k, v, g, lse, delta, mask, self.dropout, **self.rules
+        )
+        return dq, jnp.stack([dk, dv])
+
+    def forward_more(self, block, merged):
+        """`merged` and what the block adds; free where there is nothing to see."""
+
+        def more():
+            return merge(merged, self.forward(self._unpack(block)))
+
+        return jax.lax.cond(self._meets(block), more, lambda: merged)
+
+    def backward_more(self, block, dq, *cotangents):
+        """The sum dq with what the block adds, and the block's own gradients."""
+
+        def more():
+            dq_hop, partial = self.backward(self._unpack(block), *cotangents)
+            return dq + dq_hop, partial
+
+        def nothing():
+            return dq, jnp.stack([jnp.zeros_like(x, dq.dtype) for x in self.own[:2]])
+
+        return jax.lax.cond(self._meets(block), more, nothing)
 
 
-def _send(tree, axis_name: str):
-    """Passes the arrays on to the next device and takes those of the previous one."""
+def _send(x, axis_name: str, steps: int = 1):
+    """Passes an array on by some devices and takes that of the one as far behind."""
     size = jax.lax.axis_size(axis_name)
-    ring = [(r, (r + 1) % size) for r in range(size)]
-    return jax.tree.map(lambda x: jax.lax.ppermute(x, axis_name, ring), tree)
+    ring = [(r, (r + steps) % size) for r in range(size)]
+    return jax.lax.ppermute(x, axis_name, ring)
 
 
 def merge(
-    first: tuple[Float[Array, "B T N H"], Float[Array, "B T N"]],
-    second: tuple[Float[Array, "B T N H"], Float[Array, "B T N"]],
-) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
+    first: tuple[Float[Array, "*shape H"], Float[Array, "*shape"]],
+    second: tuple[Float[Array, "*shape H"], Float[Array, "*shape"]],
+) -> tuple[Float[Array, "*shape H"], Float[Array, "*shape"]]:
     """Output and log-sum-exp over two disjoint sets of keys, from those over each."""
     (o1, lse1), (o2, lse2) = first, second
     m = jnp.maximum(lse1, lse2)
@@ -81,137 +156,108 @@ def merge(
     return output, jnp.where(total == 0, -jnp.inf, m + jnp.log(divisor))
 
 
-def _ring_forward(q, k, v, mask, scale, tiles, axis_name):
-    hops = jax.lax.axis_size(axis_name) - 1
+def _forward(q, k, v, mask, dropout, plan: Plan):
+    device = _Device(q, k, v, mask, dropout, plan)
+    output, lse = _round(device, plan)
+    if plan.axis_name is not None and plan.hops < jax.lax.axis_size(plan.axis_name) - 1:
+        output = jnp.where(_out_of_reach(mask, plan), jnp.nan, output)
+    output = checkpoint_name(output.astype(q.dtype), "attention_output")
+    lse = checkpoint_name(lse, "attention_lse")
+    return output, (q, k, v, mask, dropout, output, lse)
 
-    def attend(block: _Block):
-        return forward(q, block.k, block.v, block.mask(mask), scale=scale, tiles=tiles)
+
+def _round(device: _Device, plan: Plan):
+    axis_name = plan.axis_name
+    if axis_name is None or plan.hops == 0:
+        return device.forward(device.own)
 
     def hop(carry, _):
         block, merged = carry
         # Sent before the compute, which does not wait for it.
         arriving = _send(block, axis_name)
-        return (arriving, merge(merged, attend(block))), None
+        return (arriving, device.forward_more(block, merged)), None
 
     # Nothing seen yet: output 0 and log-sum-exp -inf, in the types that `forward` has.
-    dtype = jnp.promote_types(jnp.float32, q.dtype)
-    nothing = (jnp.zeros_like(q, dtype), jnp.full_like(q[..., 0], -jnp.inf, dtype))
+    dtype = jnp.promote_types(jnp.float32, device.q.dtype)
+    nothing = (
+        jnp.zeros_like(device.q, dtype),
+        jnp.full_like(device.q[..., 0], -jnp.inf, dtype),
+    )
+    (block, merged), _ = jax.lax.scan(hop, (device.pack(), nothing), length=plan.hops)
     # The last hop has nothing to send on.
-    (block, merged), _ = jax.lax.scan(hop, (_block(k, v, mask), nothing), length=hops)
-    output, lse = merge(merged, attend(block))
-    output = checkpoint_name(output.astype(q.dtype), "attention_output")
-    lse = checkpoint_name(lse, "attention_lse")
-    return output, (q, k, v, mask, output, lse)
+    return device.forward_more(block, merged)
 
 
-def _ring_backward(scale, tiles, axis_name, residuals, g):
-    q, k, v, mask, output, lse = residuals
-    hops = jax.lax.axis_size(axis_name) - 1
-    delta = rowsum(g, output)
+def _out_of_reach(mask: Mask, plan: Plan):
+    """Whether a query may see something in a block that does not travel so far.
 
-    def gradients(block: _Block):
-        dq, dk, dv = backward(
-            q, block.k, block.v, g, lse, delta, block.mask(mask), scale=scale,
-            tiles=tiles,
-        )  # fmt: skip
-        return dq, jnp.concatenate([dk, dv], axis=-1)
+    Then the given number of hops is too small, which must not pass for a result.
+    """
+    axis_name = plan.axis_name
+    size, here = jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name)
+    queries = summarise(mask.q_positions, mask.q_segments, mask.q_positions.shape[1])
+    keys = summarise(mask.k_positions, mask.k_segments, mask.k_positions.shape[1])
+    behind = (here - jnp.arange(plan.hops + 1, size)) % size
+
+    def of_blocks(bound):
+        # [B 1] of this device to [B blocks] of those out of reach.
+        mine = jnp.zeros((size, *bound.shape), jnp.int32).at[here].set(bound)
+        return jax.lax.psum(mine, axis_name)[behind, :, 0].T
+
+    blocks = TileSummary(*(of_blocks(bound) for bound in keys))
+    blocks = blocks._replace(padded=blocks.padded > 0)
+    needed, _ = classify(queries, blocks, causal=mask.causal, window=mask.window)
+    return needed.any()
+
+
+def _backward(plan: Plan, residuals, g):
+    q, k, v, mask, dropout, output, lse = residuals
+    device = _Device(q, k, v, mask, dropout, plan)
+    dtype = jnp.promote_types(jnp.float32, output.dtype)
+    delta = (g.astype(dtype) * output.astype(dtype)).sum(axis=-1)
+    dq, dkv = _round_back(device, plan, (g.astype(q.dtype), lse, delta))
+    dq, (dk, dv) = device.folded * dq, dkv
+    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None
+
+
+def _round_back(device: _Device, plan: Plan, cotangents):
+    axis_name = plan.axis_name
+    if axis_name is None or plan.hops == 0:
+        return device.backward(device.own, *cotangents)
 
     def hop(carry, _):
         block, dq, partial = carry
         # `partial` belongs to the block seen one hop ago, which the next device holds
-        # now: both permutes are independent of this hop's compute.
-        arriving, received = _send((block, partial), axis_name)
-        dq_hop, partial = gradients(block)
-        return (arriving, dq + dq_hop, received + partial), None
+        # now: neither permute depends on this hop's compute.
+        arriving, received = _send(block, axis_name), _send(partial, axis_name)
+        dq, partial = device.backward_more(block, dq, *cotangents)
+        return (arriving, dq, received + partial), None
 
-    block = _block(k, v, mask)
-    arriving = _send(block, axis_name)
-    carry = (arriving, *gradients(block))
-    (block, dq, partial), _ = jax.lax.scan(hop, carry, length=hops - 1)
+    arriving = _send(device.pack(), axis_name)
+    carry = (arriving, *device.backward(device.own, *cotangents))
+    (block, dq, partial), _ = jax.lax.scan(hop, carry, length=plan.hops - 1)
     received = _send(partial, axis_name)
-    dq_hop, partial = gradients(block)
-    dk, dv = jnp.split(_send(received + partial, axis_name), 2, axis=-1)
-    dq = dq + dq_hop
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
+    dq, partial = device.backward_more(block, dq, *cotangents)
+    # Home: with fewer hops than devices the way is still one permute.
+    home = jax.lax.axis_size(axis_name) - plan.hops
+    return dq, _send(received + partial, axis_name, home)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _ring(q, k, v, mask, scale, tiles, axis_name):
-    return _ring_forward(q, k, v, mask, scale, tiles, axis_name)[0]
-
-
-_ring.defvjp(_ring_forward, _ring_backward)
-
-
-def ring_attention_shard(
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def planned_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S K H"],
     v: Float[Array, "B S K H"],
     mask: Mask,
-    *,
-    axis_name: str,
-    scale: float,
-    tiles: Tiles,
+    dropout: Dropout | None,
+    plan: Plan,
 ) -> Float[Array, "B T N H"]:
-    """One device's part of ring attention, inside a `jax.shard_map`.
+    """One device's part of attention, inside a `jax.shard_map` if there are several.
 
     Every argument is the device's own block. Device memory: four blocks of keys and
     values at most, whatever the number of devices.
     """
-    if jax.lax.axis_size(axis_name) == 1:
-        return blockwise_attention(q, k, v, mask, scale, tiles)
-    return _ring(q, k, v, mask, scale, tiles, axis_name)
+    return _forward(q, k, v, mask, dropout, plan)[0]
 
 
-def ring_attention(
-    q: Float[Array, "B T N H"],
-    k: Float[Array, "B S K H"],
-    v: Float[Array, "B S K H"],
-    mask: Mask,
-    *,
-    mesh: Mesh,
-    axis_name: str = "sequence",
-    batch_axes: tuple[str, ...] = (),
-    scale: float | None = None,
-    block_q: int | None = None,
-    block_k: int | None = None,
-) -> Float[Array, "B T N H"]:
-    """Ring attention of global arrays, already in layout order, over `mesh`.
-
-    The sequence axes T and S are sharded over `axis_name` and the batch over
-    `batch_axes`; lengths that the devices do not divide are padded, on their end.
-
-    Raises:
-      ValueError: `axis_name` is not an axis of the mesh.
-    """
-    from ring_rl.attention.api import attention
-
-    if axis_name not in mesh.axis_names:
-        raise ValueError(
-            f"ring_attention: axis_name must be one of the mesh's axes "
-            f"{mesh.axis_names}, found {axis_name!r}"
-        )
-    size, T = mesh.shape[axis_name], q.shape[1]
-    q, k, v, mask = (_pad_to_multiple(x, size) for x in (q, k, v, mask))
-    tokens = PartitionSpec(batch_axes or None, axis_name)
-    attend = jax.shard_map(
-        functools.partial(
-            attention, implementation="ring", axis_name=axis_name, scale=scale,
-            block_q=block_q, block_k=block_k,
-        ),
-        mesh=mesh,
-        in_specs=tokens,
-        out_specs=tokens,
-    )  # fmt: skip
-    return attend(q, k, v, mask)[:, :T]
-
-
-def _pad_to_multiple(x, size: int):
-    """Pads axis 1 of an array with 0, or the tokens of a mask with padding."""
-    if isinstance(x, Mask):
-        leaves = [_pad_to_multiple(p, size) for p in (x.q_positions, x.k_positions)]
-        for segments in (x.q_segments, x.k_segments):
-            missing = -segments.shape[1] % size
-            leaves.append(jnp.pad(segments, ((0, 0), (0, missing)), constant_values=-1))
-        return Mask(*leaves, causal=x.causal, window=x.window)
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % size)) + ((0, 0),) * (x.ndim - 2))
+planned_attention.defvjp(_forward, _backward)

@@ -42,6 +42,7 @@ class Actor:
           temperature: of the sampled actions; 0 takes the likeliest.
           seed: of the sampling.
         """
+        self._agent, self._model = agent, model
         graph, self._parameters = nnx.split(model)
         key = jax.random.key(seed)
 
@@ -72,8 +73,15 @@ class Actor:
     def act(
         self, observations: Float[np.ndarray, "B O"], active: Bool[np.ndarray, " B"]
     ) -> Float[np.ndarray, "B A"] | Int[np.ndarray, " B"]:
-        """Actions of the active rows; the others' mean nothing and leave no trace."""
+        """Actions of the active rows; the others' mean nothing and leave no trace.
+
+        Raises:
+          ValueError: a row's context has lost what it should remember.
+        """
         rewards, ended = self._outcome
+        self._state = self._agent.make_room(
+            self._model, self._state, steps=self._turn + 1
+        )
         actions, self._state = self._advance(
             self._state,
             self._parameters,
@@ -83,6 +91,7 @@ class Actor:
             np.int32(self._turn),
             self._temperature,
         )
+        self._agent.check(self._state)
         self._turn += 1
         self._actions, self._active = np.asarray(actions), active
         return self._actions

@@ -1,173 +1,161 @@
 """Keys and values of all tokens so far, spread evenly over the devices of the ring.
 
-Each device holds `capacity / R` places of every row, in whatever order they were
-written; positions and segments say what they are. The emptiest device takes the next
-token, so the cache fills evenly whatever came before. Rows have their own lengths.
+Each device holds an equal share of every row's places, in whatever order they were
+written; positions and segments say what they are. Rows have their own lengths.
+
+A cache begins small and is enlarged, by doubling, up to what its `Limit` needs. What
+becomes of a token that finds a row full is in `ring_rl.nn.places`.
 """
 
-from typing import NamedTuple
+import dataclasses
+import functools
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from ring_rl.attention import Mask, decode_attention
 from ring_rl.mesh import SEQUENCE, ShardingRules
 
-# Of arrays `[B capacity ...]`.
-_PLACES = PartitionSpec(None, SEQUENCE)
+# Of arrays `[B places]`, and of keys and values `[B K places H]`.
+NOTES, HEADS = PartitionSpec(None, SEQUENCE), PartitionSpec(None, None, SEQUENCE)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """How much a row remembers, and what happens when it would be more.
+
+    Attributes:
+      tokens: that a row holds at most.
+      when_full: `error`, a further token is not written and counted as lost, or
+        `slide`, it takes the place of the row's oldest.
+      at_once: tokens that are written together at most.
+    """
+
+    tokens: int
+    when_full: Literal["error", "slide"] = "error"
+    at_once: int = 1
+
+    def __post_init__(self):
+        """Checks the ranges."""
+        if self.tokens < 1 or self.at_once < 1:
+            raise ValueError(
+                "cache: tokens and at_once must be at least 1, found "
+                f"{self.tokens} and {self.at_once}"
+            )
+        if self.when_full not in ("error", "slide"):
+            raise ValueError(
+                f"cache: when_full must be error or slide, found {self.when_full!r}"
+            )
+
+    @property
+    def window(self) -> int | None:
+        """How many positions back a token sees, itself included; None for all."""
+        return self.tokens if self.when_full == "slide" else None
+
+    @property
+    def places(self) -> int:
+        """That a row needs at most.
+
+        Of tokens that slide in together the first still sees what the last replaces.
+        """
+        return self.tokens + (self.at_once - 1 if self.when_full == "slide" else 0)
 
 
 class Cache(NamedTuple):
     """The key/value cache of all layers.
 
+    Keys and values lie in the order that attention of one token reads without a copy,
+    see `decode_attention`.
+
     Attributes:
-      k: one `[B capacity K H]` a layer, capacity sharded over the ring.
+      k: one `[B K S H]` a layer, the S places sharded over the ring.
       v: likewise.
-      positions: `[B capacity]` int32, sharded likewise.
-      segments: `[B capacity]` int32; -1 where nothing is written.
+      positions: `[B S]` int32, sharded likewise.
+      segments: `[B S]` int32; -1 where nothing is written.
       fill: `[B R]` int32, places written on each device; the same on all of them.
+      lost: `[B]` int32, tokens that a row should remember and does not.
+      limit: what a row may hold.
     """
 
-    k: tuple[Float[Array, "B S K H"], ...]
-    v: tuple[Float[Array, "B S K H"], ...]
+    k: tuple[Float[Array, "B K S H"], ...]
+    v: tuple[Float[Array, "B K S H"], ...]
     positions: Int[Array, "B S"]
     segments: Int[Array, "B S"]
     fill: Int[Array, "B R"]
+    lost: Int[Array, " B"]
+    limit: Limit
+
+    @property
+    def places(self) -> int:
+        """S, that a row has now, on all devices together."""
+        return self.segments.shape[1]
 
     def forget(self, rows: Bool[Array, " B"]) -> "Cache":
         """Empties the cache of some rows."""
         return self._replace(
             segments=jnp.where(rows[:, None], -1, self.segments),
             fill=jnp.where(rows[:, None], 0, self.fill),
+            lost=jnp.where(rows, 0, self.lost),
         )
-
-
-class Slots(NamedTuple):
-    """Where new tokens go, `[B T]` each: device of the ring, and place on it.
-
-    Tokens that are not to be kept (negative segment) have device -1.
-    """
-
-    device: Int[Array, "B T"]
-    place: Int[Array, "B T"]
 
 
 def make_cache(
     *,
     layers: int,
     rows: int,
-    capacity: int,
+    places: int,
+    limit: Limit,
     kv_heads: int,
     head_width: int,
     dtype: jnp.dtype,
     rules: ShardingRules,
 ) -> Cache:
-    """An empty cache for `capacity` tokens a row, rounded up to the devices."""
-    capacity = -(-capacity // rules.ring) * rules.ring
+    """An empty cache of `places` a row to begin with, rounded up to the devices."""
+    places = -(-min(places, limit.places) // rules.ring) * rules.ring
 
     def full(shape, dtype, spec, value=0):
         # Made where it is to lie: no device ever holds the whole of it.
         sharding = rules.sharding(spec)
         return jax.jit(lambda: jnp.full(shape, value, dtype), out_shardings=sharding)()
 
-    shape = (rows, capacity, kv_heads, head_width)
+    shape = (rows, kv_heads, places, head_width)
     return Cache(
-        tuple(full(shape, dtype, _PLACES) for _ in range(layers)),
-        tuple(full(shape, dtype, _PLACES) for _ in range(layers)),
-        full((rows, capacity), jnp.int32, _PLACES),
-        full((rows, capacity), jnp.int32, _PLACES, -1),
+        tuple(full(shape, dtype, HEADS) for _ in range(layers)),
+        tuple(full(shape, dtype, HEADS) for _ in range(layers)),
+        full((rows, places), jnp.int32, NOTES),
+        full((rows, places), jnp.int32, NOTES, -1),
         full((rows, rules.ring), jnp.int32, rules.replicated),
+        full((rows,), jnp.int32, rules.replicated),
+        limit,
     )
 
 
-def _write(places, slots: Slots, new):
-    """Writes `new [B T ...]` into this device's `places [B S ...]`."""
-    mine = slots.device == jax.lax.axis_index(SEQUENCE)
-    # A place beyond the end is dropped: that is how tokens of others are skipped.
-    place = jnp.where(mine, slots.place, places.shape[1])
-    rows = jnp.broadcast_to(jnp.arange(place.shape[0])[:, None], place.shape)
-    return places.at[rows, place].set(new.astype(places.dtype), mode="drop")
+def enlarge(cache: Cache, places: int, *, rules: ShardingRules) -> Cache:
+    """The same cache with at least so many places a row; the tokens stay in theirs.
 
-
-def reserve(
-    cache: Cache,
-    positions: Int[Array, "B T"],
-    segments: Int[Array, "B T"],
-    *,
-    rules: ShardingRules,
-) -> tuple[Slots, Cache]:
-    """Takes places for new tokens and notes there what they are.
-
-    The caller sees to the capacity: a token beyond it would be lost.
+    Every device adds to its own share: nothing is sent. A cache that has the room is
+    returned as it is.
     """
-
-    def take(fill, segment):
-        device = jnp.argmin(fill, axis=1).astype(jnp.int32)
-        kept = segment >= 0
-        chosen = jax.nn.one_hot(device, rules.ring, dtype=fill.dtype)
-        place = (fill * chosen).sum(axis=1)
-        fill = fill + chosen * kept[:, None]
-        return fill, Slots(jnp.where(kept, device, -1), place)
-
-    fill, slots = jax.lax.scan(take, cache.fill, segments.T)
-    slots = Slots(slots.device.T, slots.place.T)
-
-    def note(slots, positions, segments, all_positions, all_segments):
-        return (
-            _write(all_positions, slots, positions),
-            _write(all_segments, slots, segments),
-        )
-
-    same = rules.replicated
-    all_positions, all_segments = jax.shard_map(
-        note,
-        mesh=rules.mesh,
-        in_specs=(same, same, same, _PLACES, _PLACES),
-        out_specs=_PLACES,
-    )(slots, positions, segments, cache.positions, cache.segments)
-    cache = cache._replace(positions=all_positions, segments=all_segments, fill=fill)
-    return slots, cache
+    missing = -(-(places - cache.places) // rules.ring)
+    return cache if missing <= 0 else _enlarge(cache, missing, rules)
 
 
-def attend_to_cache(
-    q: Float[Array, "B T N H"],
-    k: Float[Array, "B T K H"],
-    v: Float[Array, "B T K H"],
-    positions: Int[Array, "B T"],
-    segments: Int[Array, "B T"],
-    cache: Cache,
-    layer: int,
-    slots: Slots,
-    *,
-    rules: ShardingRules,
-) -> tuple[Float[Array, "B T N H"], Cache]:
-    """Writes one layer's new keys and values, then attends to all of that layer's.
+@functools.partial(jax.jit, static_argnames=("missing", "rules"))
+def _enlarge(cache: Cache, missing: int, rules: ShardingRules) -> Cache:
+    def local(keys_values, positions, segments):
+        def pad(x, axis, value=0):
+            widths = [(0, 0)] * x.ndim
+            widths[axis] = (0, missing)
+            return jnp.pad(x, widths, constant_values=value)
 
-    The places are those that `reserve` took. Every device writes and reads only what
-    it holds; see `decode_attention` for what crosses the wire.
-    """
-    scale = q.shape[-1] ** -0.5
+        keys_values = jax.tree.map(lambda x: pad(x, 2), keys_values)
+        return keys_values, pad(positions, 1), pad(segments, 1, -1)
 
-    def local(q, k, v, positions, segments, slots, k_all, v_all, k_pos, k_seg):
-        k_all, v_all = _write(k_all, slots, k), _write(v_all, slots, v)
-        mask = Mask(positions, k_pos, segments, k_seg)
-        output = decode_attention(
-            q, k_all, v_all, mask, axis_name=SEQUENCE, scale=scale
-        )
-        return output, k_all, v_all
-
-    same = rules.replicated
-    output, k_all, v_all = jax.shard_map(
-        local,
-        mesh=rules.mesh,
-        in_specs=(same,) * 6 + (_PLACES,) * 4,
-        out_specs=(same, _PLACES, _PLACES),
-    )(
-        q, k, v, positions, segments, slots,
-        cache.k[layer], cache.v[layer], cache.positions, cache.segments,
-    )  # fmt: skip
-    keys, values = list(cache.k), list(cache.v)
-    keys[layer], values[layer] = k_all, v_all
-    return output, cache._replace(k=tuple(keys), v=tuple(values))
+    specs = (HEADS, NOTES, NOTES)
+    (k, v), positions, segments = jax.shard_map(
+        local, mesh=rules.mesh, in_specs=specs, out_specs=specs
+    )((cache.k, cache.v), cache.positions, cache.segments)
+    return cache._replace(k=k, v=v, positions=positions, segments=segments)

@@ -5,17 +5,22 @@ the devices, over a few new tokens when acting.
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ring_rl.attention import Mask, ring_attention
 from ring_rl.mesh import DATA, SEQUENCE, ShardingRules
-from ring_rl.nn.cache import Cache, Slots, attend_to_cache, reserve
+from ring_rl.nn.cache import Cache
 from ring_rl.nn.chunked import over_tokens
 from ring_rl.nn.embedding import rotate
+from ring_rl.nn.places import reserve, reserve_all, write, write_and_attend
+
+# What attention calls its output and its log-sum-exp.
+ATTENTION_RESIDUALS = ("attention_output", "attention_lse")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,11 @@ class TrunkConfig:
       block: tile length of attention; 0 chooses by device kind.
       dtype: of the computation, `float32`, `bfloat16` or (in x64) `float64`;
         parameters are float32.
+      remat: what of each block the backward pass computes again. `block`: all but
+        attention, of which output and log-sum-exp are kept, so that the ring is not
+        run again; a block then keeps two arrays `[tokens D]`. `all`: attention too.
+        `none`: nothing but chunks, which takes some ten times the memory.
+      dropout: probability that a weight of attention is dropped in training.
     """
 
     layers: int = 3
@@ -42,6 +52,8 @@ class TrunkConfig:
     chunk: int = 4096
     block: int = 0
     dtype: str = "float32"
+    remat: Literal["none", "block", "all"] = "block"
+    dropout: float = 0.0
 
     def __post_init__(self):
         """Checks the sizes, and what they have to do with each other."""
@@ -64,6 +76,14 @@ class TrunkConfig:
             raise ValueError(
                 "trunk: dtype must be float32, bfloat16 or float64, found "
                 f"{self.dtype!r}"
+            )
+        if self.remat not in ("none", "block", "all"):
+            raise ValueError(
+                f"trunk: remat must be none, block or all, found {self.remat!r}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"trunk: dropout must be at least 0 and below 1, found {self.dropout!r}"
             )
 
 
@@ -113,16 +133,20 @@ class Block(nnx.Module):
         k = rotate(split(self.keys(x), K), positions)
         return q, k, split(self.values(x), K)
 
-    def __call__(self, x: Float[Array, "B T D"], mask: Mask) -> Float[Array, "B T D"]:
-        """Whole sequences, in layout order, sharded over the ring."""
+    def _attend(self, q, k, v, mask: Mask, key=None):
         block = self.config.block or None
-        q, k, v = self._project(x, mask.q_positions)
-        attended = ring_attention(
+        return ring_attention(
             q, k, v, mask, mesh=self.rules.mesh, axis_name=SEQUENCE,
-            batch_axes=(DATA,), block_q=block, block_k=block,
+            batch_axes=(DATA,), block_q=block, block_k=block, dropout_key=key,
+            dropout_rate=0.0 if key is None else self.config.dropout,
         )  # fmt: skip
-        x = x + self.output(attended.reshape(*x.shape[:2], -1))
-        x = self.rules.constrain_tokens(x)
+
+    def _add(self, x, attended):
+        return x + self.output(attended.reshape(*x.shape[:2], -1))
+
+    def _finish(self, x, attended):
+        """What follows attention, for whole sequences."""
+        x = self.rules.constrain_tokens(self._add(x, attended))
         return x + over_tokens(
             _feed_forward,
             nnx.split(self.feed_forward),
@@ -131,21 +155,44 @@ class Block(nnx.Module):
             chunk=self.config.chunk,
         )
 
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Mask, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "B T D"]:
+        """Whole sequences, in layout order, sharded over the ring.
+
+        With a key, weights of attention are dropped; `mask` must then have tokens.
+        """
+        q, k, v = self._project(x, mask.q_positions)
+        return self._finish(x, self._attend(q, k, v, mask, key))
+
+    def prefill(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Mask,
+        cache: Cache,
+        layer: int,
+        taken: Int[Array, "B T"],
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """The same, and the keys and values are in the cache afterwards."""
+        q, k, v = self._project(x, mask.q_positions)
+        cache = write(cache, layer, k, v, taken, rules=self.rules)
+        return self._finish(x, self._attend(q, k, v, mask)), cache
+
     def decode(
         self,
         x: Float[Array, "B T D"],
-        positions: Array,
-        segments: Array,
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
         cache: Cache,
         layer: int,
-        slots: Slots,
+        taken: Int[Array, "B RT"],
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """A few new tokens: writes their keys and values, then attends to all."""
         q, k, v = self._project(x, positions)
-        attended, cache = attend_to_cache(
-            q, k, v, positions, segments, cache, layer, slots, rules=self.rules
+        attended, cache = write_and_attend(
+            cache, layer, q, k, v, positions, segments, taken, rules=self.rules
         )
-        x = x + self.output(attended.reshape(*x.shape[:2], -1))
+        x = self._add(x, attended)
         return x + _feed_forward(nnx.split(self.feed_forward), x), cache
 
 
@@ -154,27 +201,72 @@ class Trunk(nnx.Module):
 
     def __init__(self, config: TrunkConfig, rules: ShardingRules, *, rngs: nnx.Rngs):
         """Builds the blocks with parameters from `rngs`."""
-        self.rules = rules
+        self.config, self.rules = config, rules
         self.blocks = nnx.List(
             [Block(config, rules, rngs=rngs) for _ in range(config.layers)]
         )
         self.norm = nnx.RMSNorm(config.width, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], mask: Mask) -> Float[Array, "B T D"]:
-        """Features of whole sequences in layout order."""
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.norm(x)
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Mask, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "B T D"]:
+        """Features of whole sequences in layout order.
+
+        With a key, weights of attention are dropped; `mask` must then have tokens.
+        Unless `remat` is `none`, blocks are a loop over their stacked parameters: a
+        compiler that sees them one after the other may undo the rematerialisation (on
+        CPUs it does). The stack is a copy of the parameters.
+        """
+        layers = len(self.blocks)
+        keys = None if key is None else jax.random.split(key, layers)
+        if self.config.remat == "none":
+            for layer, block in enumerate(self.blocks):
+                x = block(x, mask, None if keys is None else keys[layer])
+            return self.norm(x)
+        graph = nnx.graphdef(self.blocks[0])
+        states = [nnx.state(block) for block in self.blocks]
+        stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *states)
+
+        def run(x, layer):
+            state, key = layer
+            return nnx.merge(graph, state)(x, mask, key), None
+
+        kept = ATTENTION_RESIDUALS if self.config.remat == "block" else ()
+        policy = jax.checkpoint_policies.save_only_these_names(*kept)
+        # A loop needs no guard against merging what is computed again.
+        run = jax.checkpoint(run, policy=policy, prevent_cse=False)
+        return self.norm(jax.lax.scan(run, x, (stacked, keys))[0])
+
+    def prefill(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        cache: Cache,
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Features of whole sequences in layout order, and a cache with them alone.
+
+        Each device writes the keys and values of the tokens that it holds, none is
+        sent; see `reserve_all`.
+        """
+        taken, cache = reserve_all(cache, positions, segments, rules=self.rules)
+        window = cache.limit.window
+        # Sequences that the window would not cut need no arithmetic for it.
+        window = None if window is None or window >= x.shape[1] else window
+        mask = Mask.self_attention(positions, segments, window=window)
+        for layer, block in enumerate(self.blocks):
+            x, cache = block.prefill(x, mask, cache, layer, taken)
+        return self.norm(x), cache
 
     def decode(
         self,
         x: Float[Array, "B T D"],
-        positions: Array,
-        segments: Array,
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
         cache: Cache,
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """Features of a few new tokens, and the cache with them in it."""
-        slots, cache = reserve(cache, positions, segments, rules=self.rules)
+        taken, cache = reserve(cache, positions, segments, rules=self.rules)
         for layer, block in enumerate(self.blocks):
-            x, cache = block.decode(x, positions, segments, cache, layer, slots)
+            x, cache = block.decode(x, positions, segments, cache, layer, taken)
         return self.norm(x), cache

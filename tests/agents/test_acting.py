@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ring_rl.agents import AgenticTransformer, BehaviorCloning, DecisionTransformer
+from ring_rl.attention import Mask
 from ring_rl.data.tokens import TokenConfig, pack
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.nn.trunk import TrunkConfig
@@ -79,6 +80,15 @@ class Script:
                 np.ones(len(targets), np.float32),
             )
 
+    def first_trials(self, trials):
+        """One chain a row of its first trials, told something else."""
+        for row, count in enumerate(trials):
+            end = LENGTHS[row, :count].sum()
+            chain = next(self.chains(row, 0))
+            other = np.full(len(chain.rewards), 99, np.float32)
+            chain = chain._replace(target_returns=other, completions=other)
+            yield Chain(*(field[:end] for field in chain))
+
 
 @functools.cache
 def build(agent, spaces, devices):
@@ -97,12 +107,18 @@ def build(agent, spaces, devices):
     return model, advance
 
 
-def drive(agent, spaces, devices, script, watch=lambda *states: None):
-    """Logits `[ROWS steps outputs]` of acting through the script."""
+def drive(agent, spaces, devices, script, watch=lambda *states: None, read=()):
+    """Logits `[ROWS steps outputs]` of acting through the script.
+
+    Rows that `read` so many of their trials before they act have none for their steps.
+    """
     model, advance = build(agent, spaces, devices)
     told, most = jnp.asarray(TOLD), int(LENGTHS.max())
     state = agent.start(model, told, trials=TRIALS, steps=most)
     done = np.zeros(ROWS, int)
+    if read:
+        state = agent.prefill(model, state, list(script.first_trials(read)))
+        done += [LENGTHS[row, :trials].sum() for row, trials in enumerate(read)]
     none = np.zeros(ROWS, bool)
     outcome = (np.asarray(state.action), np.zeros(ROWS, np.float32), none, none)
     found = [[] for _ in range(ROWS)]
@@ -125,7 +141,7 @@ def drive(agent, spaces, devices, script, watch=lambda *states: None):
         )
         done += active
         turn += 1
-    assert turn > TOTALS.max()
+    assert read or turn > TOTALS.max()
     return found
 
 
@@ -141,7 +157,15 @@ def at_once(agent, spaces):
     ]
     length = int(TOTALS.max()) * agent.tokens.tokens_per_step
     batch = pack(chains, ROWS, length, agent.tokens, spaces)
-    logits = np.asarray(jax.jit(lambda tokens: model(tokens))(batch.tokens))
+    slides = agent.when_full == "slide"
+    window = agent.context_steps * agent.tokens.tokens_per_step if slides else None
+
+    @jax.jit
+    def run(tokens):
+        mask = Mask.self_attention(tokens.positions, tokens.segments, window=window)
+        return model.logits(model.trunk(model.embedding(tokens), mask))
+
+    logits = np.asarray(run(batch.tokens))
     return [logits[row][batch.weight[row] > 0] for row in range(ROWS)]
 
 
@@ -201,6 +225,21 @@ def test_a_context_is_cleared_after_its_trials():
     assert_equal_to_at_once(agent, DISCRETE, 4)
 
 
+@pytest.mark.parametrize(("layout", "devices"), [("fused", 4), ("interleaved", 1)])
+def test_a_context_that_slides_acts_on_its_last_steps(layout, devices):
+    agent = AgenticTransformer(
+        trunk=TRUNK, tokens=TokenConfig(layout), context_steps=2, when_full="slide"
+    )
+    assert_equal_to_at_once(agent, DISCRETE, devices)
+    assert_reading_is_acting(agent, DISCRETE, devices, read=(2, 0, 1))
+    whole = at_once(dataclasses.replace(agent, when_full="error"), DISCRETE)
+    apart = [
+        np.abs(a - b).max(axis=1)
+        for a, b in zip(at_once(agent, DISCRETE), whole, strict=True)
+    ]
+    assert all((row[:2] < 1e-5).all() and (row[2:] > 1e-4).all() for row in apart)
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("layout", ["fused", "interleaved"])
 def test_decision_transformer_begins_each_trial_afresh(layout):
@@ -235,6 +274,85 @@ def test_behaviour_cloning_begins_each_step_afresh(layout):
     model, _ = build(agent, DISCRETE, 4)
     state = agent.start(model, jnp.asarray(TOLD), trials=9, steps=1000)
     assert state.cache.segments.shape == (ROWS, 4)
+
+
+def assert_reading_is_acting(agent, spaces, devices, read):
+    """To the last field of the state, and in all that follows."""
+    script = Script(spaces)
+    found = drive(agent, spaces, devices, script, read=read)
+    acted = at_once(agent, spaces)
+    for row, trials in enumerate(read):
+        begun = LENGTHS[row, :trials].sum()
+        assert len(found[row]) == TOTALS[row] - begun
+        np.testing.assert_allclose(found[row], acted[row][begun:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "layout", "devices"),
+    [
+        pytest.param(DISCRETE, "interleaved", 4, id="discrete-interleaved-4"),
+        pytest.param(CONTINUOUS, "fused", 4, id="box-fused-4"),
+        pytest.param(DISCRETE, "fused", 1, id="discrete-fused-1", marks=SLOW),
+        pytest.param(CONTINUOUS, "interleaved", 8, id="box-interleaved-8", marks=SLOW),
+    ],
+)
+def test_trials_that_are_read_are_as_if_acted(spaces, layout, devices):
+    agent = AgenticTransformer(trunk=TRUNK, tokens=TokenConfig(layout=layout), bins=5)
+    assert_reading_is_acting(agent, spaces, devices, read=(2, 0, 1))
+
+
+def test_trials_that_are_read_are_cleared_as_if_acted():
+    agent = AgenticTransformer(trunk=TRUNK, trials_in_context=2)
+    assert_reading_is_acting(agent, DISCRETE, 4, read=(1, 2, 0))
+    fields = ("target_return", "observation", "action")
+    agent = DecisionTransformer(trunk=TRUNK, tokens=TokenConfig("interleaved", fields))
+    assert_reading_is_acting(agent, CONTINUOUS, 4, read=(1, 2, 0))
+    tokens = TokenConfig("fused", ("observation",), "step")
+    agent = BehaviorCloning(trunk=TRUNK, tokens=tokens)
+    assert_reading_is_acting(agent, DISCRETE, 4, read=(1, 2, 0))
+
+
+@pytest.mark.parametrize("layout", ["fused", "interleaved"])
+def test_the_state_after_reading_is_the_state_after_acting(layout):
+    agent = AgenticTransformer(trunk=TRUNK, tokens=TokenConfig(layout=layout))
+    script, every = Script(DISCRETE), np.ones(ROWS, bool)
+    model, advance = build(agent, DISCRETE, 1)
+
+    def start():
+        return agent.start(model, jnp.asarray(TOLD), trials=TRIALS, steps=5)
+
+    acted, row = start(), 0
+    nothing = np.zeros(ROWS, bool)
+    outcome = (np.asarray(acted.action), np.zeros(ROWS, np.float32), nothing, nothing)
+    steps = LENGTHS[row, :2].sum()
+    for step in range(steps):
+        seen = np.tile(script.observations[row, step], (ROWS, 1))
+        _, _, acted = advance(acted, outcome, seen, every)
+        outcome = (
+            np.full(ROWS, script.actions[row, step]),
+            np.full(ROWS, script.rewards[row, step]),
+            np.full(ROWS, script.ends[row, step]),
+            every,
+        )
+    acted = agent.observe(acted, *map(jnp.asarray, outcome))
+    read = agent.prefill(model, start(), list(script.first_trials((2, 0, 0)))[:1] * 3)
+    for name in acted._fields[1:]:
+        old, new = getattr(acted, name), getattr(read, name)
+        assert (old.dtype, old.shape) == (new.dtype, new.shape)
+        # A sum of rewards in another order of rounding.
+        np.testing.assert_array_equal(old[row], new[row], err_msg=name)
+    np.testing.assert_array_equal(acted.cache.fill, read.cache.fill)
+
+
+def test_chains_that_cannot_be_read():
+    agent = AgenticTransformer(trunk=TRUNK)
+    model, _ = build(agent, DISCRETE, 1)
+    chains = list(Script(DISCRETE).first_trials((3, 1, 1)))
+    state = agent.start(model, jnp.asarray(TOLD), trials=1, steps=5)
+    with pytest.raises(ValueError, match="expected 3 chains, one a row, found 2"):
+        agent.prefill(model, state, chains[:2])
+    with pytest.raises(ValueError, match="at most 5 steps.* found 6 for row 0"):
+        agent.prefill(model, state, chains)
 
 
 @pytest.mark.parametrize("steps", [24, 60, 900])

@@ -1,118 +1,32 @@
-"""One compiled function for all tests of attention: output and gradients together.
+"""What all tests of attention share: inputs, masks, results and the oracle's."""
 
-Masks are data, so that causal, padded and packed sequences share a compilation.
-"""
-
-import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ring_rl.attention import Mask, attention, permutation, ring_attention
-from ring_rl.mesh import MeshConfig, make_mesh
+from ring_rl.attention import Mask
 
-
-class Inputs(NamedTuple):
-    """Queries, keys, values and the output's cotangent."""
-
-    q: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
-    g: np.ndarray
-
-
-class Results(NamedTuple):
-    output: np.ndarray
-    dq: np.ndarray
-    dk: np.ndarray
-    dv: np.ndarray
-
-
-@functools.partial(
-    jax.jit, static_argnames=("implementation", "mesh", "block_q", "block_k")
-)
-def _results(inputs, mask, *, implementation, mesh, block_q, block_k):
-    def attend(q, k, v):
-        if implementation == "ring":
-            axes = ("data",) if mesh.shape["data"] > 1 else ()
-            return ring_attention(
-                q, k, v, mask, mesh=mesh, batch_axes=axes,
-                block_q=block_q, block_k=block_k,
-            )  # fmt: skip
-        return attention(
-            q, k, v, mask, implementation=implementation,
-            block_q=block_q, block_k=block_k,
-        )  # fmt: skip
-
-    output, pull_back = jax.vjp(attend, *inputs[:3])
-    return Results(output, *pull_back(inputs.g))
+from .results import Inputs, Results, compute, draw_inputs
+from .results import oracle as compute_oracle
 
 
 @pytest.fixture(scope="session")
 def results() -> Callable[..., Results]:
     """Output and gradients of an implementation, as NumPy arrays in natural order."""
-
-    def compute(
-        inputs: Inputs,
-        mask: Mask,
-        implementation: str = "blockwise",
-        *,
-        devices: int = 0,
-        data: int = 1,
-        layout: str = "contiguous",
-        block_q: int | None = None,
-        block_k: int | None = None,
-    ) -> Results:
-        mesh = make_mesh(MeshConfig(data, devices)) if devices else None
-        if layout != "contiguous":
-            order = permutation(layout, inputs.q.shape[1], devices)
-            inputs, mask = jax.tree.map(lambda x: x[:, order], (inputs, mask))
-        # GPUs would otherwise multiply f32 in TF32.
-        with jax.default_matmul_precision("highest"):
-            found = _results(
-                inputs, mask, implementation=implementation, mesh=mesh,
-                block_q=block_q, block_k=block_k,
-            )  # fmt: skip
-        found = jax.tree.map(np.asarray, found)
-        if layout != "contiguous":
-            undo = np.argsort(order)
-            found = jax.tree.map(lambda x: x[:, undo], found)
-        return found
-
     return compute
 
 
 @pytest.fixture(scope="session")
-def oracle(results) -> Callable[[Inputs, Mask], Results]:
+def oracle() -> Callable[..., Results]:
     """The reference implementation in f64."""
-
-    def compute(inputs: Inputs, mask: Mask) -> Results:
-        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), inputs)
-        with jax.enable_x64(True):
-            return results(wide, mask, "reference")
-
-    return compute
+    return compute_oracle
 
 
 @pytest.fixture(scope="session")
 def make_inputs() -> Callable[..., Inputs]:
     """Unit-normal inputs from a seed."""
-
-    def make(
-        B: int = 2, T: int = 32, S: int | None = None, N: int = 2, K: int | None = None,
-        H: int = 8, *, dtype=np.float32, seed: int = 0,
-    ) -> Inputs:  # fmt: skip
-        random = np.random.default_rng(seed)
-        S, K = S or T, K or N
-        shapes = ((B, T, N, H), (B, S, K, H), (B, S, K, H), (B, T, N, H))
-        drawn = (random.normal(size=shape).astype(np.float32) for shape in shapes)
-        return Inputs(*(np.asarray(jnp.asarray(x, dtype)) for x in drawn))
-
-    return make
+    return draw_inputs
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,13 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ring_rl.attention import Mask, ring_attention
-from ring_rl.attention.blockwise import Tiles, _walk
+from ring_rl.attention.tiles import (
+    Tiles,
+    choose_lanes,
+    choose_tiles,
+    list_visits,
+    pad_mask,
+)
 from ring_rl.mesh import MeshConfig, make_mesh
 
 B, N, K, H = 2, 4, 2, 8
@@ -29,8 +35,8 @@ TRIPS = r'"known_trip_count":\{"n":"(\d+)"\}'
 
 
 @functools.cache
-def _lowered(devices: int, dtype: str, backward: bool):
-    mesh = make_mesh(MeshConfig(1, devices))
+def _lowered(devices: int, dtype: str, backward: bool, dropout: float = 0.0):
+    mesh, key = make_mesh(MeshConfig(1, devices)), jax.random.key(0)
     sharding = NamedSharding(mesh, PartitionSpec(None, "sequence"))
 
     def abstract(*shape, dtype=dtype):
@@ -39,8 +45,13 @@ def _lowered(devices: int, dtype: str, backward: bool):
 
     def run(q, k, v, g, positions, segments):
         def attend(q, k, v):
-            mask = Mask.self_attention(positions, segments)
-            return ring_attention(q, k, v, mask, mesh=mesh, block_q=16, block_k=16)
+            mask = Mask.self_attention(
+                positions, segments, tokens=positions if dropout else None
+            )
+            return ring_attention(
+                q, k, v, mask, mesh=mesh, block_q=16, block_k=16,
+                dropout_rate=dropout, dropout_key=key if dropout else None,
+            )  # fmt: skip
 
         if not backward:
             return attend(q, k, v)
@@ -101,13 +112,14 @@ def _called(line: str) -> list[str]:
     return names + (re.findall(r"%([\w.\-]+)", branches[1]) if branches else [])
 
 
-# A device of R sends R - 1 blocks forward, as many again backward, and R gradients:
-# keys beside values are one array, positions beside segments another.
-PAIR, ORDER = f"f32[{B},{TOKENS},{K},{2 * H}]", f"s32[{B},{TOKENS},2]"
+# A device of R sends R - 1 blocks forward, as many again backward, and R gradients: a
+# block is one vector of keys, values, positions and segments, a gradient one array.
+BLOCK = f"u32[{B * TOKENS * (2 * K * H + 2)}]"
+GRADIENT = f"f32[2,{B},{TOKENS},{K},{H}]"
 EXPECTED = {
-    (4, False): {PAIR: 3, ORDER: 3},
-    (4, True): {PAIR: 3 + 3 + 4, ORDER: 3 + 3},
-    (8, True): {PAIR: 7 + 7 + 8, ORDER: 7 + 7},
+    (4, False): {BLOCK: 3},
+    (4, True): {BLOCK: 3 + 3, GRADIENT: 4},
+    (8, True): {BLOCK: 7 + 7, GRADIENT: 8},
 }
 
 
@@ -156,25 +168,26 @@ def _depends_on(line, operation, by_name):
 
 
 @pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2)])
-def test_a_hop_sends_keys_and_values_in_their_type_and_8_bytes_a_key(dtype, width):
-    # Before compilation: the CPU's compiler makes f32 of bf16, other devices' do not.
-    program = _lowered(4, dtype, False).as_text()
-    types = re.findall(
-        r"collective_permute.*-> tensor<((?:\d+x)+)(\w+)>", program
-    )  # fmt: skip
-    sent = sum(
-        math.prod(map(int, shape.strip("x").split("x")))
-        * {"f32": 4, "bf16": 2, "i32": 4}[kind]
-        for shape, kind in types
-    )
-    assert sent == B * TOKENS * (2 * K * H * width + 8)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_hop_sends_keys_and_values_in_their_type_and_12_bytes_a_key(
+    dtype, width, dropout
+):
+    # 8 without dropout, which alone reads the tokens' indices. The compiler may not
+    # widen what is sent: it is integers, also in the compiled program.
+    lowered = _lowered(4, dtype, False, dropout)
+    program = lowered.as_text()
+    types = re.findall(r"collective_permute.*-> tensor<(\d+)xui(\d+)>", program)
+    sent = sum(int(size) * int(bits) // 8 for size, bits in types)
+    assert sent == B * TOKENS * (2 * K * H * width + (12 if dropout else 8))
+    assert len(re.findall("collective_permute", program)) == len(types) == 1
+    assert f"u{8 * width}[{sent // width}]" in lowered.compile().as_text()
 
 
 def test_memory_of_a_device_does_not_grow_with_the_number_of_devices():
     """At a fixed number of tokens a device, forward and backward.
 
-    Measured: equal to the byte from 4 devices on (226 696). 5 % leaves room for
-    another compiler's bookkeeping; one more block of keys and values would be 7 %.
+    5 % leaves room for another compiler's bookkeeping; one more block of keys and
+    values would be more.
     """
     four, eight = (
         _compiled(R, True).memory_analysis().temp_size_in_bytes for R in (4, 8)
@@ -182,31 +195,104 @@ def test_memory_of_a_device_does_not_grow_with_the_number_of_devices():
     assert eight <= 1.05 * four
 
 
-@pytest.mark.parametrize("rule", [{}, {"window": 20}, {"causal": False}], ids=str)
-def test_the_loop_has_a_turn_for_each_tile_with_work_and_no_more(rule):
-    T, tile = 100, 16
-    positions = np.arange(T, dtype=np.int32)[None]
-    segments = np.where(positions < T - 20, 0, -1).astype(np.int32)
-    mask = Mask.self_attention(positions, segments, **rule)
-    walk = _walk(jax.tree.map(jnp.asarray, mask), Tiles(tile, tile))
-    ago = positions[0][:, None] - positions[0]
-    seen = (segments[0] == 0)[:, None] & (segments[0] == 0)
-    seen &= (ago >= 0) | (not mask.causal)
-    seen &= ago < (mask.window or T)
-    padded = np.pad(seen, ((0, -T % tile),) * 2)
-    tiles = padded.reshape(7, tile, 7, tile).any(axis=(1, 3)).reshape(-1)
-    turns = int(walk.turns)
-    assert turns == tiles.sum()
-    np.testing.assert_array_equal(walk.pairs[:turns], np.flatnonzero(tiles))
-    # And a full tile is one without padding in which all is seen.
-    full = padded.reshape(7, tile, 7, tile).all(axis=(1, 3)).reshape(-1)
-    np.testing.assert_array_equal(walk.full, full)
+def _host_mask(T: int, lengths, **rule):
+    """Segments of the given lengths, positions within each, the rest padding."""
+    positions, segments = np.zeros((1, T), np.int32), np.full((1, T), -1, np.int32)
+    start = 0
+    for index, length in enumerate(lengths):
+        positions[0, start : start + length] = np.arange(length)
+        segments[0, start : start + length] = index
+        start += length
+    return jax.tree.map(jnp.asarray, Mask.self_attention(positions, segments, **rule))
 
 
-def test_packed_sequences_leave_most_tiles_out():
-    lengths = [32] * 16
-    positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])[None]
-    segments = np.repeat(np.arange(16, dtype=np.int32), lengths)[None]
-    mask = jax.tree.map(jnp.asarray, Mask.self_attention(positions, segments))
-    # Two tiles a sequence, three pairs of them causal, of 32 x 32 pairs.
-    assert int(_walk(mask, Tiles(16, 16)).turns) == 16 * 3
+def _seen(mask: Mask):
+    mask = jax.tree.map(np.asarray, mask)
+    ago = mask.q_positions[0][:, None] - mask.k_positions[0]
+    seen = mask.q_segments[0][:, None] == mask.k_segments[0]
+    seen &= (mask.k_segments[0] >= 0) & ((ago >= 0) | (not mask.causal))
+    return seen if mask.window is None else seen & (ago < mask.window)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rule"),
+    [
+        ((80,), {}),
+        ((80,), {"window": 20}),
+        ((80,), {"causal": False}),
+        ((64,), {"causal": False}),
+        ((32,) * 3, {}),
+        ((30, 41, 11), {"window": 7}),
+    ],
+    ids=str,
+)
+def test_pairs_are_visited_whole_or_in_pieces_or_not_at_all(lengths, rule):
+    """Against the mask itself: what is visited whole, and that nothing is missed."""
+    T, tile, piece = 100, 16, 4
+    tiles = Tiles(tile, tile, tile // piece, tile // piece)
+    mask = pad_mask(_host_mask(T, lengths, **rule), tiles)
+    lanes, seen = choose_lanes(1, 1, 1, tiles), _seen(mask)
+    whole, pieces = list_visits(mask, tiles, lanes)
+    other_way = list_visits(mask, tiles, lanes, keys_first=True)
+
+    def cells(visits, size):
+        at = np.asarray(visits.pairs)[: int(visits.turns)]
+        assert len(set(at.tolist())) == len(at)
+        found = np.zeros((len(seen) // size,) * 2, bool)
+        found[at // visits.second_tiles, at % visits.second_tiles] = True
+        return np.kron(found, np.ones((size, size), bool))
+
+    for visits, size, other in (
+        (whole, tile, other_way[0]),
+        (pieces, piece, other_way[1]),
+    ):
+        np.testing.assert_array_equal(cells(visits, size), cells(other, size).T)
+        # And the list of each first tile begins where it should.
+        counts = cells(visits, size)[::size, ::size].sum(axis=1)
+        np.testing.assert_array_equal(np.diff(visits.starts), counts)
+    in_tiles = seen.reshape(len(seen) // tile, tile, -1, tile)
+    expected = np.kron(in_tiles.all(axis=(1, 3)), np.ones((tile, tile), bool))
+    np.testing.assert_array_equal(cells(whole, tile), expected)
+    in_pieces = seen.reshape(len(seen) // piece, piece, -1, piece)
+    needed = np.kron(in_pieces.any(axis=(1, 3)), np.ones((piece, piece), bool))
+    visited = cells(pieces, piece)
+    assert (visited >= (needed & ~expected)).all() and not (visited & expected).any()
+    # A piece with two segments has bounds that belong to neither; else they are sharp.
+    if all(length % piece == 0 for length in lengths[:-1]):
+        np.testing.assert_array_equal(visited, needed & ~expected)
+
+
+def test_rows_with_masks_of_their_own_are_listed_apart():
+    tiles = Tiles(16, 16)
+    masks = [_host_mask(64, (64,)), _host_mask(64, (16,) * 4), _host_mask(64, ())]
+    both = jax.tree.map(lambda *rows: jnp.concatenate(rows), *masks)
+    lanes = choose_lanes(3, 1, 1, Tiles(1024, 1024))
+    assert lanes.row_groups == 3
+    whole, pieces = list_visits(both, tiles, lanes)
+    per_row = np.bincount(np.asarray(whole.pairs)[: int(whole.turns)] // 16)
+    np.testing.assert_array_equal(per_row, [6])
+    per_row = np.bincount(np.asarray(pieces.pairs)[: int(pieces.turns)] // 16)
+    np.testing.assert_array_equal(per_row, [4, 4])
+
+
+def test_chosen_tiles_cover_the_length_and_pad_little():
+    for T in (1, 7, 255, 256, 1000, 1024, 1025, 4097, 100_003):
+        tiles = choose_tiles(T, 3 * T, 1, None, None)
+        for length, tile, pieces in (
+            (T, tiles.q, tiles.q_pieces),
+            (3 * T, tiles.k, tiles.k_pieces),
+        ):
+            assert tile <= 1024 and tile % pieces == 0
+            padded = -(-length // tile) * tile
+            assert padded - length < pieces * -(-length // tile)
+
+
+@pytest.mark.parametrize("B", [1, 2, 6])
+@pytest.mark.parametrize("K", [1, 4, 6])
+@pytest.mark.parametrize("tile", [16, 100, 300, 1024])
+def test_lanes_divide_the_rows_and_heads(B, K, tile):
+    lanes = choose_lanes(B, K, 2 * K, Tiles(tile, tile))
+    assert lanes.rows * lanes.row_groups == B
+    assert lanes.heads * lanes.head_groups == K
+    assert lanes.rows == 1 or lanes.head_groups == 1
+    assert lanes.shared == 2

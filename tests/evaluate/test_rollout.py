@@ -90,6 +90,12 @@ class Clerk:
         np.testing.assert_array_equal(target_return, np.full(ROWS, 7.0))
         return Memory(jnp.zeros((ROWS, 4)), *(jnp.zeros(ROWS) for _ in range(3)))
 
+    def make_room(self, model, state, *, steps):
+        return state
+
+    def check(self, state):
+        pass
+
     def act(self, model, state, observations, active, key, temperature):
         told = jnp.stack([active, state.steps, state.ended, state.earned], axis=1)
         return told, state

@@ -1,0 +1,76 @@
+"""Chains that a row reads before it acts, made into what it would have in its context.
+
+A demonstration is read as if the row had acted it: told the row's own target return,
+with completions to match, and cleared where the row would have cleared its context.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ring_rl.attention import Mask, choose_layout, permutation
+from ring_rl.data.tokens import TokenConfig, pack
+from ring_rl.mesh import ShardingRules
+from ring_rl.types import Chain, Spaces, Tokens
+
+# Relative error of a sum of some thousand rewards in f32.
+_ROUNDING = 1e-5
+
+
+def reaches(earned: Any, told: Any) -> Any:
+    """Whether rewards add up to the target return, to the rounding of their sum."""
+    return earned >= told - _ROUNDING * abs(told)
+
+
+def as_told(chain: Chain, told: float) -> Chain:
+    """The same trials with the target returns and completions of a row told so."""
+    targets = np.zeros(len(chain.rewards), np.float32)
+    completions = np.zeros_like(targets)
+    starts = np.flatnonzero(chain.timesteps == 0)
+    ends = np.append(starts, len(targets))[1:]
+    for start, end in zip(starts, ends, strict=True):
+        earned = np.cumsum(chain.rewards[start:end], dtype=np.float64)
+        targets[start] = told
+        targets[start + 1 : end] = told - earned[:-1]
+        completions[end - 1] = reaches(earned[-1], told)
+    return chain._replace(target_returns=targets, completions=completions)
+
+
+def in_context(
+    chain: Chain, config: TokenConfig, trials_in_context: int
+) -> tuple[Chain, int]:
+    """What is still in the context after a chain's trials, and how many trials it is.
+
+    A context is cleared after each step, or after so many trials (0: never).
+    """
+    starts = np.flatnonzero(chain.timesteps == 0)
+    trials = len(starts) % trials_in_context if trials_in_context else len(starts)
+    if config.memory == "step":
+        trials = 0
+    first = starts[len(starts) - trials] if trials else len(chain.rewards)
+    return Chain(*(field[first:] for field in chain)), trials
+
+
+def read_tokens(
+    chains: Sequence[Chain], config: TokenConfig, spaces: Spaces, rules: ShardingRules
+) -> Tokens:
+    """One row of tokens a chain, in layout order on the devices that they belong to.
+
+    Left out is what comes after the last observation: it enters with the next one.
+    """
+    stride = config.tokens_per_step
+    lengths = np.array([len(chain.rewards) * stride for chain in chains])
+    cut = max(1, int(lengths.max()))
+    # A length that every layout can share out.
+    length = -(-cut // (2 * rules.ring)) * 2 * rules.ring
+    tokens = pack(list(enumerate(chains)), len(chains), length, config, spaces).tokens
+    if config.layout == "interleaved":
+        last = lengths - stride + config.fields.index("observation")
+        later = np.arange(length)[None] > last[:, None]
+        tokens.segments[later] = -1
+    mask = Mask.self_attention(tokens.positions, tokens.segments)
+    order = permutation(choose_layout(mask, rules.ring), length, rules.ring)
+    ordered = jax.tree.map(lambda array: array[:, order], tokens)
+    return jax.device_put(ordered, rules.sharding(rules.tokens))

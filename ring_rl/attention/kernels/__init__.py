@@ -1,0 +1,89 @@
+"""The contract of a hop kernel, and which kernel a kind of device runs.
+
+A hop is the attention of a device's own queries to one block of keys and values. The
+ring calls a kernel once a hop and merges what it returns; on one device the only block
+is the whole sequence. `blockwise`, in portable XLA, is always there; kernels for one
+kind of device are further files of this package and entries of `KERNELS`.
+"""
+
+from typing import Protocol
+
+import jax
+from jaxtyping import Array, Float
+
+from ring_rl.attention import blockwise
+from ring_rl.attention.dropout import Dropout
+from ring_rl.attention.mask import Mask
+from ring_rl.attention.tiles import Tiles
+
+
+class HopKernel(Protocol):
+    """Attention of queries to a block of keys, forward and backward.
+
+    Both run inside `jax.shard_map`, manual over all mesh axes: they see one device's
+    arrays and use no collectives. `mask` has this block's keys; its arrays are data,
+    different on every device. Sums are f32 at least, whatever the inputs are.
+    """
+
+    @staticmethod
+    def forward(
+        q: Float[Array, "B T N H"],
+        k: Float[Array, "B S K H"],
+        v: Float[Array, "B S K H"],
+        mask: Mask,
+        dropout: Dropout | None = None,
+        *,
+        scale: float,
+        tiles: Tiles,
+    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
+        """Output, normalised over this block, and log-sum-exp of the scores.
+
+        A row that sees nothing in the block has output 0 and log-sum-exp -inf. Dropout
+        is of the weights, not of their sum. `tiles` is advice.
+        """
+        ...
+
+    @staticmethod
+    def backward(
+        q: Float[Array, "B T N H"],
+        k: Float[Array, "B S K H"],
+        v: Float[Array, "B S K H"],
+        g: Float[Array, "B T N H"],
+        lse: Float[Array, "B T N"],
+        delta: Float[Array, "B T N"],
+        mask: Mask,
+        dropout: Dropout | None = None,
+        *,
+        scale: float,
+        tiles: Tiles,
+    ) -> tuple[
+        Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]
+    ]:
+        """This block's part of dq, and its dk and dv.
+
+        `g` is the cotangent of the output over *all* blocks, `lse` the log-sum-exp over
+        all of them (-inf for a row that sees nothing, whose gradients are 0), `delta`
+        the sums over the head's width of g · output.
+        """
+        ...
+
+
+KERNELS: dict[str, HopKernel] = {"blockwise": blockwise}
+
+# By `jax.default_backend()`; others run `blockwise`.
+_OF_PLATFORM: dict[str, str] = {}
+
+
+def choose_kernel(name: str | None = None) -> str:
+    """The name of the kernel: the given one, or that of the kind of device.
+
+    Raises:
+      ValueError: there is no kernel of this name.
+    """
+    if name is None:
+        return _OF_PLATFORM.get(jax.default_backend(), "blockwise")
+    if name not in KERNELS:
+        raise ValueError(
+            f"attention: kernel must be one of {', '.join(KERNELS)}, found {name!r}"
+        )
+    return name

@@ -1,0 +1,80 @@
+"""Ring attention of global arrays: the `jax.shard_map` round `attention`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float
+
+from ring_rl.attention.api import attention
+from ring_rl.attention.dropout import row_keys
+from ring_rl.attention.mask import Mask
+
+
+def ring_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    mask: Mask,
+    *,
+    mesh: Mesh,
+    axis_name: str = "sequence",
+    batch_axes: tuple[str, ...] = (),
+    dropout_rate: float = 0.0,
+    dropout_key: Any = None,
+    **options: Any,
+) -> Float[Array, "B T N H"]:
+    """Ring attention of global arrays, already in layout order, over `mesh`.
+
+    The sequence axes T and S are sharded over `axis_name` and the batch over
+    `batch_axes`; lengths that the devices do not divide are padded, on their end.
+    `options` are those of `attention`: `scale`, `block_q`, `block_k`, `hops`, `kernel`.
+
+    Raises:
+      ValueError: `axis_name` or one of `batch_axes` is not an axis of the mesh, or an
+        argument that `attention` refuses.
+    """
+    for name, axes in (("axis_name", (axis_name,)), ("batch_axes", batch_axes)):
+        if missing := [axis for axis in axes if axis not in mesh.axis_names]:
+            raise ValueError(
+                f"ring_attention: {name} must be one of the mesh's axes "
+                f"{mesh.axis_names}, found {missing[0]!r}"
+            )
+    size, T = mesh.shape[axis_name], q.shape[1]
+    q, k, v = (_pad_to_multiple(x, size) for x in (q, k, v))
+    mask = _pad_mask(mask, size)
+    rows = PartitionSpec(batch_axes or None)
+    tokens = PartitionSpec(batch_axes or None, axis_name)
+    # Keys of all rows of the batch, of which each device gets its own.
+    one = dropout_rate and hasattr(dropout_key, "shape") and not dropout_key.shape
+    keys = row_keys(dropout_key, q.shape[0], q.shape[2]) if one else dropout_key
+
+    def attend(q, k, v, mask, keys):
+        return attention(
+            q, k, v, mask, implementation="ring", axis_name=axis_name,
+            dropout_rate=dropout_rate, dropout_key=keys, **options,
+        )  # fmt: skip
+
+    sharded = jax.shard_map(
+        attend,
+        mesh=mesh,
+        in_specs=(tokens, tokens, tokens, tokens, rows),
+        out_specs=tokens,
+    )
+    return sharded(q, k, v, mask, keys)[:, :T]
+
+
+def _pad_to_multiple(x: Array, size: int, value: int = 0) -> Array:
+    widths = ((0, 0), (0, -x.shape[1] % size)) + ((0, 0),) * (x.ndim - 2)
+    return jnp.pad(x, widths, constant_values=value)
+
+
+def _pad_mask(mask: Mask, size: int) -> Mask:
+    children, static = mask.tree_flatten()
+    padding = (0, 0, -1, -1, 0, 0)
+    padded = (
+        None if child is None else _pad_to_multiple(child, size, value)
+        for child, value in zip(children, padding, strict=True)
+    )
+    return Mask.tree_unflatten(static, tuple(padded))

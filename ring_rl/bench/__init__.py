@@ -1,0 +1,1 @@
+"""Benchmarks: `ring-rl bench`, one record of JSON values a measurement."""

@@ -1,0 +1,189 @@
+"""The options of `ring-rl bench`, named after the fields of its configurations."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+Parser = argparse.ArgumentParser
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise argparse.ArgumentTypeError(
+            f"expected numbers above 0 such as 8192,16384, found {text!r}"
+        )
+    return tuple(sorted({int(word) for word in words}))
+
+
+def add_benchmarks(parser: Parser) -> dict[str, Parser]:
+    """Adds the benchmarks as commands; each one's parser by its name."""
+    add = parser.add_subparsers(
+        dest="command", metavar="BENCHMARK", required=True, title="benchmarks"
+    ).add_parser
+    known: dict[str, tuple[Callable[[Parser], None], str]] = {
+        "attention": (_attention, "time, memory and error of attention, beside peers"),
+        "memory": (_memory, "temporary memory by the compiler's account, nothing run"),
+        "step": (_step, "one whole training step of an Agentic Transformer"),
+        "decode": (_decode, "one acting step's attention against a long cache"),
+    }
+    parsers = {}
+    for name, (fill, text) in known.items():
+        parsers[name] = add(name, help=text, description=text[0].upper() + text[1:])
+        fill(parsers[name])
+        parsers[name].add_argument(
+            "--json",
+            dest="as_json",
+            action="store_true",
+            help="print one line of JSON a measurement",
+        )
+    return parsers
+
+
+def _attention(parser: Parser) -> None:
+    parser.epilog = (
+        "cpu s is user and system time of all threads, the figure to compare on a "
+        "shared machine; cpu x and wall x are this implementation's share of what a "
+        "peer takes in the same process, in turn; matmul is the share of the fastest "
+        "tile-sized matmul's rate; balance what is left of the time when tiles seen in "
+        "part and waiting for the slowest device are taken off."
+    )
+    _number(parser, "--devices", 1, "devices that share out the sequence")
+    _number(parser, "--tokens", 8192, "length of the sequence")
+    _implementation(parser)
+    _sizes(parser)
+    _problem(parser)
+    parser.add_argument(
+        "--backward", action="store_true", help="all three gradients as well"
+    )
+    _number(parser, "--runs", 5, "timed calls of each, after one that is not")
+    _against(parser, "ringattention, jax-nn, reference, matmul (always there)")
+
+
+def _memory(parser: Parser) -> None:
+    parser.epilog = (
+        "Forward and backward. bytes/token are of one device; with tokens is the "
+        "growth of memory over that of the tokens (1: linear), with devices the growth "
+        "from the fewest devices at as many tokens each; scores are what all pairs' "
+        "scores would take."
+    )
+    add = parser.add_argument
+    add("--devices", type=_numbers, default=(1,), metavar="R,R,...",
+        help="numbers of devices (default: 1)")  # fmt: skip
+    add("--tokens", type=_numbers, default=(8192,), metavar="T,T,...",
+        help="lengths of the sequence (default: 8192)")  # fmt: skip
+    add("--per-device", action="store_true",
+        help="--tokens are those of each device (default: of all)")  # fmt: skip
+    _implementation(parser)
+    _sizes(parser)
+    _problem(parser)
+    _against(parser, "ringattention, jax-nn, reference")
+
+
+def _decode(parser: Parser) -> None:
+    parser.epilog = (
+        "sum reads the cached keys and values once, ring runs the whole sequence "
+        "again; cpu x and wall x are decode's share of each."
+    )
+    _number(parser, "--devices", 1, "devices that hold the cache")
+    _number(parser, "--tokens", 8192, "tokens in the cache of each row")
+    _sizes(parser)
+    _number(parser, "--runs", 5, "timed calls of each, after one that is not")
+
+
+def _step(parser: Parser) -> None:
+    parser.epilog = (
+        "Compiled first, then run without a warm-up. Interleaved tokens are target "
+        "return, observation, action and reward. The context of the paper is 128 "
+        "trajectories of 1000 steps: most of an hour on two cores."
+    )
+    _number(parser, "--layers", 2, "blocks of the transformer")
+    _number(parser, "--heads", 2, "query heads")
+    _number(parser, "--kv-heads", 0, "key and value heads; 0: as many as --heads")
+    _number(parser, "--head-dim", 32, "width of a head")
+    _word(parser, "--dtype", "float32", "of the computation: float32, bfloat16")
+    _number(parser, "--trajectories", 4, "episodes of the chain")
+    _number(parser, "--steps", 1000, "environment steps of each")
+    _number(parser, "--observation", 24, "width of an observation")
+    _number(parser, "--action", 6, "components of an action")
+    _number(parser, "--devices", 1, "devices that share out the sequence")
+    _layout(parser)
+    _word(parser, "--token-layout", "interleaved", "interleaved or fused")
+    _number(parser, "--runs", 1, "updates that are timed")
+    _number(
+        parser,
+        "--check-devices",
+        0,
+        "devices on which the same loss is computed again, forward alone; 0: not",
+    )
+    parser.add_argument(
+        "--compile-only", action="store_true", help="the compiler's memory, nothing run"
+    )
+
+
+def _sizes(parser: Parser) -> None:
+    _number(parser, "--batch", 1, "rows")
+    _number(parser, "--heads", 4, "query heads")
+    _number(parser, "--kv-heads", 0, "key and value heads; 0: as many as --heads")
+    _number(parser, "--head-dim", 64, "width of a head")
+    _word(parser, "--dtype", "float32", "of the inputs: float32, bfloat16")
+
+
+def _problem(parser: Parser) -> None:
+    _word(parser, "--mask", "causal", "causal, full, segments:N or window:N tokens")
+    _layout(parser)
+    parser.add_argument(
+        "--dropout", type=float, default=0.0, metavar="RATE",
+        help="rate of dropout (default: %(default)s)",
+    )  # fmt: skip
+    _number(parser, "--block-q", 0, "queries of a tile; 0: by device kind")
+    _number(parser, "--block-k", 0, "keys of a tile; 0: by device kind")
+    _word(
+        parser,
+        "--precision",
+        "default",
+        "of matmuls: default or highest, which a GPU's f32 needs to be f32",
+    )
+
+
+def _implementation(parser: Parser) -> None:
+    known = "reference, memory_efficient, blockwise or ring"
+    _word(parser, "--implementation", "ring", known)
+
+
+def _layout(parser: Parser) -> None:
+    known = "of the ring: contiguous, zigzag, striped, or auto, by counting tiles"
+    _word(parser, "--layout", "auto", known)
+
+
+def _against(parser: Parser, known: str) -> None:
+    parser.add_argument(
+        "--against",
+        type=_list,
+        action="append",
+        default=[],
+        metavar="PEER,...",
+        help=f"peers in the same run: {known}; may be repeated (default: none)",
+    )
+
+
+def _number(parser: Parser, name: str, default: int, text: str) -> None:
+    _add(parser, name, int, default, "N", text)
+
+
+def _word(parser: Parser, name: str, default: str, text: str) -> None:
+    _add(parser, name, str, default, "NAME", text)
+
+
+def _add(parser: Parser, name: str, kind: Any, default: Any, metavar: str, text: str):
+    parser.add_argument(
+        name,
+        type=kind,
+        default=default,
+        metavar=metavar,
+        help=f"{text} (default: %(default)s)",
+    )

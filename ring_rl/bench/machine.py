@@ -1,0 +1,91 @@
+"""The machine that is measured on: its devices, versions, load and memory."""
+
+import datetime
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from ring_rl import runtime
+from ring_rl.version import __version__
+
+# One update on the CPU's virtual devices may take an hour, and its first device waits
+# for its last all that time.
+COLLECTIVE_TIMEOUT_SECONDS = 6 * 3600
+
+_TIMEOUT_FLAG = "--xla_cpu_collective_call_terminate_timeout_seconds"
+
+
+def prepare(devices: int) -> None:
+    """Splits the CPU into at least `devices`, where nothing has used JAX yet.
+
+    Other backends' devices are not touched. What is too few for a mesh is found when
+    the mesh is made.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _TIMEOUT_FLAG not in flags:
+        flag = f"{_TIMEOUT_FLAG}={COLLECTIVE_TIMEOUT_SECONDS}"
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+    if "xla_force_host_platform_device_count" not in flags:
+        import jax
+
+        set_already = getattr(jax.config, "jax_num_cpu_devices", -1)
+        try:
+            jax.config.update("jax_num_cpu_devices", max(devices, set_already))
+        except RuntimeError:
+            # Devices are in use already: their number stands.
+            pass
+    runtime.prepare()
+
+
+def describe() -> dict[str, Any]:
+    """What a measurement was made on, and how busy it was."""
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "device_kind": device.device_kind,
+        "platform": device.platform,
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "ring_rl": __version__,
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def free_bytes(devices: int) -> int | None:
+    """Memory that a program may take on each of `devices`; None where nobody says."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        # Virtual devices share it.
+        free = _kibibytes(Path("/proc/meminfo"), "MemAvailable")
+        return None if free is None else free // devices
+    limits = device.memory_stats() or {}
+    if "bytes_limit" not in limits:
+        return None
+    return limits["bytes_limit"] - limits.get("bytes_in_use", 0)
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has held at once, compilation included."""
+    found = _kibibytes(Path("/proc/self/status"), "VmHWM")
+    if found is not None:
+        return found
+    import resource
+
+    # Bytes on macOS, where there is no /proc.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _kibibytes(file: Path, name: str) -> int | None:
+    """The value of a line such as `VmHWM:  1024 kB` in bytes."""
+    if not file.exists():
+        return None
+    for line in file.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None

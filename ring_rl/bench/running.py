@@ -1,0 +1,56 @@
+"""From the options of `ring-rl bench` to measurements."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ring_rl.bench import machine
+from ring_rl.bench.records import Record, Say
+
+
+def run(benchmark: str, options: dict[str, Any], say: Say) -> Iterator[Record]:
+    """The records of a benchmark, each as soon as it is there.
+
+    Args:
+      benchmark: its name.
+      options: by the names of the configuration's fields, as words and numbers.
+      say: is told what is being done.
+
+    Raises:
+      ValueError: an option that does not fit; nothing has been run then.
+    """
+    if benchmark == "step":
+        from ring_rl.bench import step
+
+        config = step.StepConfig(**options)
+        machine.prepare(max(config.devices, config.check_devices))
+        return step.measure(config, say)
+    return _attention(benchmark, options, say)
+
+
+def _attention(benchmark: str, options: dict[str, Any], say: Say) -> Iterator[Record]:
+    from ring_rl.bench.config import AttentionConfig
+    from ring_rl.bench.masks import MaskKind
+
+    options = dict(options)
+    if "against" in options:
+        options["against"] = tuple(x for part in options["against"] for x in part)
+    if "mask" in options:
+        options["mask"] = MaskKind.parse(options["mask"])
+    if benchmark == "memory":
+        from ring_rl.bench import memory
+
+        own = {name: options.pop(name) for name in ("tokens", "devices", "per_device")}
+        problem = AttentionConfig(**options, backward=True)
+        several = memory.MemoryConfig(**own, problem=problem)
+        several.problems()
+        machine.prepare(max(several.devices))
+        return memory.measure(several, say)
+    config = AttentionConfig(**options)
+    machine.prepare(config.devices)
+    if benchmark == "decode":
+        from ring_rl.bench import decode
+
+        return decode.measure(config, say)
+    from ring_rl.bench import attention
+
+    return attention.measure(config, say)

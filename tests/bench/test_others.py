@@ -1,0 +1,80 @@
+"""Memory, decode and the training step."""
+
+import pytest
+
+from ring_rl.bench.records import KEYS
+
+SIZES = "--heads 2 --head-dim 8"
+STEP = f"step {SIZES} --layers 1 --trajectories 2 --steps 5 --devices 4"
+
+
+def test_memory_is_read_from_the_compiler_for_every_length_and_device_count(bench):
+    records = bench(
+        f"memory {SIZES} --tokens 256,128 --devices 4,2 --per-device "
+        "--implementation reference"
+    )
+    found = [(record["devices"], record["tokens"]) for record in records]
+    assert found == [(2, 256), (2, 512), (4, 512), (4, 1024)]
+    temp = [record["temp_bytes_per_device"] for record in records]
+    for record in records:
+        assert set(KEYS) <= set(record) and record["wall_seconds"] is None
+        assert record["backward"] is True
+        tokens = record["tokens"]
+        assert record["reference_scores_bytes"] == 2 * tokens * tokens * 4
+        each = tokens // record["devices"]
+        assert record["bytes_per_token"] * each == record["temp_bytes_per_device"]
+    linear = [record["growth_with_tokens"] for record in records]
+    assert linear == pytest.approx([1, temp[1] / temp[0] / 2, 1, temp[3] / temp[2] / 2])
+    more = [record["growth_with_devices"] for record in records]
+    assert more == pytest.approx([1, 1, temp[2] / temp[0], temp[3] / temp[1]])
+
+
+def test_memory_of_a_race_is_that_of_its_own_programs(bench):
+    words = f"{SIZES} --tokens 64 --against reference"
+    compiled = bench(f"memory {words}")
+    raced = bench(f"attention {words} --backward --runs 1")
+    for one, other in zip(compiled, raced, strict=True):
+        assert one["implementation"] == other["implementation"]
+        assert one["temp_bytes_per_device"] == other["temp_bytes_per_device"]
+
+
+def test_decode_stands_beside_reading_the_cache_and_beside_no_cache(bench):
+    decode, total, ring = bench(
+        f"decode {SIZES} --kv-heads 1 --batch 3 --tokens 64 --devices 4 --runs 2"
+    )
+    names = [record["implementation"] for record in (decode, total, ring)]
+    assert names == ["decode", "sum", "ring"]
+    # One f32 softmax over 64 keys.
+    assert 0 < decode["max_abs_error"] < 2e-6
+    for record in (total, ring):
+        assert set(KEYS) <= set(record)
+        most = decode["cpu_seconds_max"] / record["cpu_seconds_min"]
+        least = decode["cpu_seconds_min"] / record["cpu_seconds_max"]
+        assert least <= record["cpu_ratio"] <= most
+    assert decode["tokens_per_second"] == pytest.approx(3 / decode["wall_seconds"])
+
+
+def test_a_step_trains_and_its_loss_does_not_depend_on_the_devices(bench):
+    (record,) = bench(f"{STEP} --check-devices 2 --runs 2")
+    # 2 trajectories x 5 steps x 4 tokens.
+    tokens = 2 * 5 * 4
+    assert set(KEYS) <= set(record)
+    assert (record["tokens"], record["devices"]) == (tokens, 4)
+    assert record["fields"] == ["target_return", "observation", "action", "reward"]
+    assert record["check_devices"] == 2
+    # A mean of f32 losses, summed in another order.
+    assert record["loss_difference"] < 1e-5
+    assert record["last_loss"] < record["loss"]
+    assert record["resident_bytes"] > record["temp_bytes_per_device"] > 0
+    assert record["tokens_per_second"] == pytest.approx(tokens / record["wall_seconds"])
+
+
+def test_a_step_can_be_compiled_and_not_run(bench):
+    (record,) = bench(f"{STEP} --layout zigzag --token-layout fused --compile-only")
+    chain = 2 * 5
+    # Padded so that twice the devices divide it.
+    assert record["tokens"] == 16
+    assert record["temp_bytes_per_device"] > 0
+    assert record["layout"] == "zigzag"
+    assert record["wall_seconds"] is None and "loss" not in record
+    assert record["attention_flops"] == 14 * chain * (chain + 1) // 2 * 2 * 8
