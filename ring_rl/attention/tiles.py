@@ -41,26 +41,33 @@ def choose_tiles(
 ) -> Tiles:
     """Tile lengths for T queries of each of `shared` heads and S keys.
 
-    Given lengths are only cut to fit. Chosen ones cut T and S into tiles that are equal
-    up to rounding, so that little is padded.
+    Given lengths are only cut to fit. Chosen ones divide T and S if they can, since
+    padding copies whole arrays; else they are equal up to rounding, to pad little.
     """
-
-    def cut(length: int, block: int | None, longest: int) -> tuple[int, int]:
-        if block:
-            tile = min(block, length)
-            most = max(1, tile // _SHORTEST_PIECE)
-            return tile, next(n for n in range(most, 0, -1) if tile % n == 0)
-        tiles = -(-length // longest)
-        pieces = max(1, -(-length // tiles) // _SHORTEST_PIECE)
-        return -(-length // (tiles * pieces)) * pieces, pieces
-
     # The heads that share a key head are in one tile.
     longest = max(_SHORTEST_PIECE, _LONGEST_TILE // shared)
-    (q, q_pieces), (k, k_pieces) = (
-        cut(T, block_q, longest),
-        cut(S, block_k, _LONGEST_TILE),
-    )
+    q, q_pieces = _cut(T, block_q, longest)
+    k, k_pieces = _cut(S, block_k, _LONGEST_TILE)
     return Tiles(q, k, q_pieces, k_pieces)
+
+
+def _cut(length: int, block: int | None, longest: int) -> tuple[int, int]:
+    """A tile's length, and into how many equal pieces it can be cut."""
+
+    def pieces_of(tile: int) -> int:
+        most = max(1, tile // _SHORTEST_PIECE)
+        return next(n for n in range(most, 0, -1) if tile % n == 0)
+
+    if block:
+        tile = min(block, length)
+        return tile, pieces_of(tile)
+    for tile in range(min(longest, length), longest // 2, -1):
+        # A prime tile has one piece: better to pad a little than to mask all of it.
+        if length % tile == 0 and tile // pieces_of(tile) <= 2 * _SHORTEST_PIECE:
+            return tile, pieces_of(tile)
+    tiles = -(-length // longest)
+    pieces = max(1, -(-length // tiles) // _SHORTEST_PIECE)
+    return -(-length // (tiles * pieces)) * pieces, pieces
 
 
 class Lanes(NamedTuple):

@@ -285,6 +285,9 @@ def test_chosen_tiles_cover_the_length_and_pad_little():
             assert tile <= 1024 and tile % pieces == 0
             padded = -(-length // tile) * tile
             assert padded - length < pieces * -(-length // tile)
+    for T in (64, 1000, 2048, 6000, 64_000):
+        assert T % choose_tiles(T, T, 1, None, None).q == 0
+        assert T % choose_tiles(T, T, 4, None, None).q == 0
 
 
 @pytest.mark.parametrize("B", [1, 2, 6])
