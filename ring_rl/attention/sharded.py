@@ -47,8 +47,9 @@ def ring_attention(
     rows = PartitionSpec(batch_axes or None)
     tokens = PartitionSpec(batch_axes or None, axis_name)
     # Keys of all rows of the batch, of which each device gets its own.
-    one = dropout_rate and hasattr(dropout_key, "shape") and not dropout_key.shape
-    keys = row_keys(dropout_key, q.shape[0], q.shape[2]) if one else dropout_key
+    keys = dropout_key if dropout_rate else None
+    if hasattr(keys, "shape") and not keys.shape:
+        keys = row_keys(keys, q.shape[0], q.shape[2])
 
     def attend(q, k, v, mask, keys):
         return attention(

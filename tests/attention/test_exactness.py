@@ -3,12 +3,16 @@
 `test_cover` goes on from here.
 """
 
+import functools
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ring_rl.attention import Mask
+from ring_rl.attention import Mask, ring_attention
+from ring_rl.mesh import MeshConfig, make_mesh
 
 from .rounding import assert_close
 
@@ -116,6 +120,16 @@ def test_a_given_scale(results, oracle, make_inputs, make_mask, devices):
     times = scale * math.sqrt(8)
     exact = oracle(inputs._replace(q=times * inputs.q.astype(np.float64)), mask)
     assert_close(found, exact._replace(dq=times * exact.dq))
+
+
+def test_a_key_without_dropout_is_not_used(make_inputs, make_mask):
+    q, k, v, _ = map(jnp.asarray, make_inputs(T=8))
+    mask = jax.tree.map(jnp.asarray, make_mask("plain", 8))
+    attend = functools.partial(ring_attention, mesh=make_mesh(MeshConfig(1, 2)))
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(
+        jax.jit(attend)(q, k, v, mask, dropout_key=key), jax.jit(attend)(q, k, v, mask)
+    )
 
 
 @pytest.mark.smoke
