@@ -149,13 +149,15 @@ class TransformerPolicy:
             They are read as if told the row's own target return.
 
         Raises:
-          ValueError: not one chain a row, or one that is longer than a context.
+          ValueError: not one chain a row, one that is longer than a context, or rows
+            that the mesh cannot share out.
         """
         told, limit = np.asarray(state.told), state.cache.limit
         if len(chains) != len(told):
             raise ValueError(
                 f"prefill: expected {len(told)} chains, one a row, found {len(chains)}"
             )
+        model.check_rows(len(told))
         read = [as_told(*row) for row in zip(chains, told.tolist(), strict=True)]
         kept = [in_context(one, self.tokens, self.trials_in_context) for one in read]
         steps = np.array([len(chain.rewards) for chain, _ in kept], np.int32)

@@ -86,8 +86,8 @@ class Policy:
         """Actions; rows that have played all their trials no longer act.
 
         Raises:
-          ValueError: before `reset`, twice without `observe` between, or for
-            observations of another shape.
+          ValueError: before `reset`, twice without `observe` between, for observations
+            of another shape, or where a context that may not forget is full.
         """
         expected = (len(self._played_rows()), self.spaces.observation)
         if observations.shape != expected:

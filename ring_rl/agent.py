@@ -1,7 +1,6 @@
 """What an agent is: a frozen configuration and these functions of it.
 
-Training needs `build` and `loss`; a rollout the others. `loss`, `act` and `observe` are
-pure and are called inside `jax.jit`, the others on the host.
+`loss`, `act` and `observe` are pure and run inside `jax.jit`, the others on the host.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -47,7 +46,7 @@ class Agent(Protocol):
         ...
 
     def make_room(self, model: Any, state: Any, *, steps: int) -> Any:
-        """The state with room for `steps` steps in all, before the last is acted."""
+        """The state with room for so many steps in all, the next one included."""
         ...
 
     def check(self, state: Any) -> None:

@@ -337,11 +337,13 @@ def test_a_traceback_of_a_mistake_on_request(capsys, monkeypatch, tmp_path):
 def test_prepare_leaves_what_the_user_set(monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
     monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setenv("PJRT_NPROC", "3")
     flag = "--xla_cpu_collective_call_terminate_timeout_seconds"
     monkeypatch.setenv("XLA_FLAGS", f"{flag}=7")
     prepare()
     assert os.environ["MUJOCO_GL"] == "egl"
     assert os.environ["XLA_FLAGS"] == f"{flag}=7"
+    assert os.environ["PJRT_NPROC"] == "3"
     monkeypatch.delenv("MUJOCO_GL")
     monkeypatch.setenv("XLA_FLAGS", "--xla_x=1")
     prepare()
@@ -360,8 +362,10 @@ def test_help_imports_nothing_heavy_and_jax_starts_with_four_devices():
         "prepare()\n"
         "import jax\n"
         "assert len(jax.devices()) == 4, jax.devices()\n"
+        "import os\n"
+        "assert int(os.environ['PJRT_NPROC']) == 4 + os.cpu_count()\n"
     )
-    unset = {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "MUJOCO_GL"}
+    unset = {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "MUJOCO_GL", "PJRT_NPROC"}
     environment = {k: v for k, v in os.environ.items() if k not in unset}
     environment["JAX_PLATFORMS"] = "cpu"
     result = subprocess.run(

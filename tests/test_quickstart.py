@@ -17,7 +17,7 @@ def test_the_last_trial_is_above_the_first_with_disjoint_intervals(tmp_path):
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "MUJOCO_GL")
+        if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "MUJOCO_GL", "PJRT_NPROC")
     }
     program = "import sys; from ring_rl.cli import main; sys.exit(main())"
     began = time.monotonic()

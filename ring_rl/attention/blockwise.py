@@ -245,11 +245,11 @@ def forward(
     *,
     scale: float,
     tiles: Tiles,
-) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-    """Normalised output and log-sum-exp, both at least f32.
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"], Float[Array, "B T N"]]:
+    """Normalised output, largest score and sum of weights, all at least f32.
 
     Memory besides inputs and outputs: a few tiles of scores. A row that sees nothing
-    has output 0 and log-sum-exp -inf.
+    has output 0, largest score -inf and sum 0.
     """
     problem = _Problem(
         q, k, v, mask, dropout, scale=scale, tiles=tiles, keys_first=False
@@ -283,9 +283,7 @@ def forward(
     l = problem.accumulator(problem.q[..., 0], 0.0)
     o, m, l = problem.walk(of_queries, (o, m, l))
     o, m, l = (x[:, : q.shape[1]] for x in (o, m, l))
-    empty = l == 0
-    divisor = jnp.where(empty, 1.0, l)
-    return o / divisor[..., None], jnp.where(empty, -jnp.inf, m + jnp.log(divisor))
+    return o / jnp.where(l == 0, 1.0, l)[..., None], m, l
 
 
 def backward(
@@ -293,7 +291,7 @@ def backward(
     k: Float[Array, "B S K H"],
     v: Float[Array, "B S K H"],
     g: Float[Array, "B T N H"],
-    lse: Float[Array, "B T N"],
+    shift: Float[Array, "B T N"],
     delta: Float[Array, "B T N"],
     mask: Mask,
     dropout: Dropout | None = None,
@@ -303,16 +301,14 @@ def backward(
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
     """Gradients dq, dk, dv, at least f32, in one pass of five products a tile.
 
-    `g` is the output's cotangent, `lse` the log-sum-exp over *all* keys of the row
-    (of every hop), and `delta` the row sums of `g * output`.
+    Weights are exp(score - shift); what `g` and `delta` then are, see `HopKernel`.
     """
     problem = _Problem(
         q, k, v, mask, dropout, scale=scale, tiles=tiles, keys_first=True
     )
     product = problem.product
-    g_all, delta_all = problem.queries(g), problem.queries(delta)
     # A row that sees nothing has scores of -inf only: any finite shift gives p = 0.
-    lse_all = problem.queries(jnp.where(jnp.isneginf(lse), 0.0, lse))
+    g_all, shift_all, delta_all = (problem.queries(x) for x in (g, shift, delta))
 
     # Scores are held keys first, and dq comes width first: in this way no product has
     # to transpose a matrix of scores, which would cost more than the product itself.
@@ -323,12 +319,12 @@ def backward(
 
         def visit(pair: _Pair, own):
             dq_all, dk, dv = own
-            q_tile, g_tile, lse_tile, delta_tile, dq = (
+            q_tile, g_tile, shift_tile, delta_tile, dq = (
                 _read(x, pair, pair.queries)
-                for x in (problem.q, g_all, lse_all, delta_all, dq_all)
+                for x in (problem.q, g_all, shift_all, delta_all, dq_all)
             )
             scores = problem.scores(q_tile, k_tile, pair, masked)
-            p = jnp.exp(scores - lse_tile[:, None])
+            p = jnp.exp(scores - shift_tile[:, None])
             dp = problem.drop(product("LSH,LTH->LST", v_tile, g_tile), pair)
             ds = (p * (dp - delta_tile[:, None])).astype(q.dtype)
             p = problem.drop(p, pair).astype(q.dtype)

@@ -86,30 +86,53 @@ class _Device:
             start += size
 
     def forward(self, arrays):
-        """Output and log-sum-exp over one block, given as its arrays."""
+        """Output and sums over one block, given as its arrays."""
         k, v, *order = arrays
         mask = self.mask.replace_keys(*order)
         return self.kernel.forward(self.q, k, v, mask, self.dropout, **self.rules)
 
-    def backward(self, arrays, g, lse, delta):
+    def backward(self, arrays, g, shift, delta):
         """The block's part of dq, and its dk before dv: `[2 B S K H]`."""
         k, v, *order = arrays
         mask = self.mask.replace_keys(*order)
         dq, dk, dv = self.kernel.backward(
-            self.q, k, v, g, lse, delta, mask, self.dropout, **self.rules
+            self.q, k, v, g, shift, delta, mask, self.dropout, **self.rules
         )
         return dq, jnp.stack([dk, dv])
 
     def forward_more(self, block, merged):
         """What is `merged` so far with what a block that arrived adds."""
-        return merge(merged, self.forward(self._unpack(block)))
+        arrays = list(self._unpack(block))
+
+        def add(_, merged):
+            return merge(merged, self.forward(arrays))
+
+        return jax.lax.fori_loop(0, self._turns(arrays), add, merged)
 
     def backward_more(self, block, dq, *cotangents):
         """The sum dq with what the block adds, and the block's own gradients."""
-        # Not under a `lax.cond` where nothing is seen: the CPU's runtime then lets this
-        # hop's two permutes run at once, takes one for the other, and aborts.
-        dq_hop, partial = self.backward(self._unpack(block), *cotangents)
-        return dq + dq_hop, partial
+        arrays = list(self._unpack(block))
+
+        def add(_, carry):
+            dq_hop, partial = self.backward(arrays, *cotangents)
+            return carry[0] + dq_hop, partial
+
+        k, v = arrays[:2]
+        none = jnp.stack([jnp.zeros_like(x, dq.dtype) for x in (k, v)])
+        # All that the loop's carry must say of mesh axes, as in `blockwise`.
+        none += jnp.zeros_like(dq[0, 0, 0, 0])
+        return jax.lax.fori_loop(0, self._turns(arrays), add, (dq, none))
+
+    def _turns(self, arrays):
+        """0 where no query of the device can see a key of the block, else 1.
+
+        A loop of so many turns does what a `lax.cond` would. Round a hop's compute the
+        CPU's runtime does not bear that: it lets the hop's two permutes run at once,
+        takes one for the other, and aborts.
+        """
+        mask = self.mask.replace_keys(*arrays[2:])
+        needed, _ = classify(*_bounds(mask), causal=mask.causal, window=mask.window)
+        return needed[0, 0].astype(jnp.int32)
 
 
 def _send(x, axis_name: str, steps: int = 1):
@@ -119,29 +142,33 @@ def _send(x, axis_name: str, steps: int = 1):
     return jax.lax.ppermute(x, axis_name, ring)
 
 
-def merge(
-    first: tuple[Float[Array, "*shape H"], Float[Array, "*shape"]],
-    second: tuple[Float[Array, "*shape H"], Float[Array, "*shape"]],
-) -> tuple[Float[Array, "*shape H"], Float[Array, "*shape"]]:
-    """Output and log-sum-exp over two disjoint sets of keys, from those over each."""
-    (o1, lse1), (o2, lse2) = first, second
-    m = jnp.maximum(lse1, lse2)
-    m = jnp.where(jnp.isneginf(m), 0.0, m)
-    w1, w2 = jnp.exp(lse1 - m), jnp.exp(lse2 - m)
-    total = w1 + w2
+# Output, largest score m and sum l of exp(score - m). Log-sum-exp, m + log l, would be
+# one number: but where it is 50 its rounding is an error of 2e-6 in every weight, and
+# again at each merge.
+Partial = tuple[
+    Float[Array, "*shape H"], Float[Array, "*shape"], Float[Array, "*shape"]
+]
+
+
+def merge(first: Partial, second: Partial) -> Partial:
+    """Over two disjoint sets of keys, from those over each."""
+    (o1, m1, l1), (o2, m2, l2) = first, second
+    m = jnp.maximum(m1, m2)
+    shift = jnp.where(jnp.isneginf(m), 0.0, m)
+    l1, l2 = l1 * jnp.exp(m1 - shift), l2 * jnp.exp(m2 - shift)
+    total = l1 + l2
     divisor = jnp.where(total == 0, 1.0, total)
-    output = (w1 / divisor)[..., None] * o1 + (w2 / divisor)[..., None] * o2
-    return output, jnp.where(total == 0, -jnp.inf, m + jnp.log(divisor))
+    output = (l1 / divisor)[..., None] * o1 + (l2 / divisor)[..., None] * o2
+    return output, m, total
 
 
 def _forward(q, k, v, mask, dropout, plan: Plan):
     device = _Device(q, k, v, mask, dropout, plan)
-    output, lse = _round(device, plan)
-    if plan.axis_name is not None and plan.hops < jax.lax.axis_size(plan.axis_name) - 1:
-        output = jnp.where(_out_of_reach(mask, plan), jnp.nan, output)
+    output, *sums = _round(device, plan)
+    output = _or_nothing(output, mask, plan)
     output = checkpoint_name(output.astype(q.dtype), "attention_output")
-    lse = checkpoint_name(lse, "attention_lse")
-    return output, (q, k, v, mask, dropout, output, lse)
+    sums = checkpoint_name(sums, "attention_sums")
+    return output, (q, k, v, mask, dropout, output, sums)
 
 
 def _round(device: _Device, plan: Plan):
@@ -155,26 +182,34 @@ def _round(device: _Device, plan: Plan):
         arriving = _send(block, axis_name)
         return (arriving, device.forward_more(block, merged)), None
 
-    # Nothing seen yet: output 0 and log-sum-exp -inf, in the types that `forward` has.
+    # Nothing seen yet, in the types that `forward` has.
     dtype = jnp.promote_types(jnp.float32, device.q.dtype)
     nothing = (
         jnp.zeros_like(device.q, dtype),
         jnp.full_like(device.q[..., 0], -jnp.inf, dtype),
+        jnp.zeros_like(device.q[..., 0], dtype),
     )
     (block, merged), _ = jax.lax.scan(hop, (device.pack(), nothing), length=plan.hops)
     # The last hop has nothing to send on.
     return device.forward_more(block, merged)
 
 
+def _bounds(mask: Mask) -> tuple[TileSummary, TileSummary]:
+    """Of all queries and of all keys, as one tile each."""
+    return (
+        summarise(mask.q_positions, mask.q_segments, mask.q_positions.shape[1]),
+        summarise(mask.k_positions, mask.k_segments, mask.k_positions.shape[1]),
+    )
+
+
 def _out_of_reach(mask: Mask, plan: Plan):
-    """Whether a query may see something in a block that does not travel so far.
+    """Whether a query of any device may see a block that does not travel so far.
 
     Then the given number of hops is too small, which must not pass for a result.
     """
     axis_name = plan.axis_name
     size, here = jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name)
-    queries = summarise(mask.q_positions, mask.q_segments, mask.q_positions.shape[1])
-    keys = summarise(mask.k_positions, mask.k_segments, mask.k_positions.shape[1])
+    queries, keys = _bounds(mask)
     behind = (here - jnp.arange(plan.hops + 1, size)) % size
 
     def of_blocks(bound):
@@ -185,16 +220,33 @@ def _out_of_reach(mask: Mask, plan: Plan):
     blocks = TileSummary(*(of_blocks(bound) for bound in keys))
     blocks = blocks._replace(padded=blocks.padded > 0)
     needed, _ = classify(queries, blocks, causal=mask.causal, window=mask.window)
-    return needed.any()
+    return jax.lax.pmax(needed.any().astype(jnp.int32), axis_name) > 0
+
+
+def _or_nothing(results, mask: Mask, plan: Plan):
+    """The arrays; NaN instead where the hops are too few."""
+    axis_name = plan.axis_name
+    if axis_name is None or plan.hops >= jax.lax.axis_size(axis_name) - 1:
+        return results
+    wrong = _out_of_reach(mask, plan)
+    return jax.tree.map(lambda x: jnp.where(wrong, jnp.nan, x), results)
 
 
 def _backward(plan: Plan, residuals, g):
-    q, k, v, mask, dropout, output, lse = residuals
+    q, k, v, mask, dropout, output, (m, l) = residuals
     device = _Device(q, k, v, mask, dropout, plan)
     dtype = jnp.promote_types(jnp.float32, output.dtype)
-    delta = (g.astype(dtype) * output.astype(dtype)).sum(axis=-1)
-    dq, dkv = _round_back(device, plan, (g.astype(q.dtype), lse, delta))
-    dq, (dk, dv) = device.folded * dq, dkv
+    g, shift = g.astype(dtype), jnp.where(l == 0, 0.0, m)
+    divisor = jnp.where(l == 0, 1.0, l)
+    if q.dtype == dtype:
+        # The kernel's weights are exp(score - m): what they multiply is divided by l.
+        g = g / divisor[..., None]
+    else:
+        # g would be rounded once more.
+        shift += jnp.log(divisor)
+    delta = (g * output.astype(dtype)).sum(axis=-1)
+    dq, dkv = _round_back(device, plan, (g.astype(q.dtype), shift, delta))
+    dq, (dk, dv) = _or_nothing((device.folded * dq, dkv), mask, plan)
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 

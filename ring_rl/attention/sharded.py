@@ -48,7 +48,7 @@ def ring_attention(
     tokens = PartitionSpec(batch_axes or None, axis_name)
     # Keys of all rows of the batch, of which each device gets its own.
     keys = dropout_key if dropout_rate else None
-    if hasattr(keys, "shape") and not keys.shape:
+    if keys is not None and not getattr(keys, "shape", True):
         keys = row_keys(keys, q.shape[0], q.shape[2])
 
     def attend(q, k, v, mask, keys):

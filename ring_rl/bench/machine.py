@@ -13,8 +13,6 @@ from ring_rl.version import __version__
 # for its last all that time.
 COLLECTIVE_TIMEOUT_SECONDS = 6 * 3600
 
-_TIMEOUT_FLAG = "--xla_cpu_collective_call_terminate_timeout_seconds"
-
 
 def prepare(devices: int) -> None:
     """Splits the CPU into at least `devices`, where nothing has used JAX yet.
@@ -22,20 +20,7 @@ def prepare(devices: int) -> None:
     Other backends' devices are not touched. What is too few for a mesh is found when
     the mesh is made.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if _TIMEOUT_FLAG not in flags:
-        flag = f"{_TIMEOUT_FLAG}={COLLECTIVE_TIMEOUT_SECONDS}"
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
-    if "xla_force_host_platform_device_count" not in flags:
-        import jax
-
-        set_already = getattr(jax.config, "jax_num_cpu_devices", -1)
-        try:
-            jax.config.update("jax_num_cpu_devices", max(devices, set_already))
-        except RuntimeError:
-            # Devices are in use already: their number stands.
-            pass
-    runtime.prepare()
+    runtime.prepare(devices, collective_timeout=COLLECTIVE_TIMEOUT_SECONDS)
 
 
 def describe() -> dict[str, Any]:

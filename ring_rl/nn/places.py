@@ -55,7 +55,7 @@ def reserve(
             device = jnp.argmin(fill, axis=1).astype(jnp.int32)
             place = jnp.take_along_axis(fill, device[:, None], axis=1)[:, 0]
             if limit.when_full == "error":
-                full = fill.sum(axis=1) >= places
+                full = fill.sum(axis=1, dtype=fill.dtype) >= places
                 lost += wanted & full
                 wanted &= ~full
                 added = wanted
@@ -112,7 +112,7 @@ def reserve_all(
     def local(positions, segments, all_positions, all_segments):
         own, end = jax.lax.axis_index(SEQUENCE), all_segments.shape[1]
         kept = segments >= 0
-        places = jnp.where(kept, jnp.cumsum(kept, axis=1) - 1, end)
+        places = jnp.where(kept, jnp.cumsum(kept, axis=1, dtype=jnp.int32) - 1, end)
         return (
             _on_all_devices(kept.sum(axis=1, dtype=jnp.int32), own, devices),
             _write_notes(all_positions, places, positions),
@@ -128,7 +128,8 @@ def reserve_all(
     )(positions, segments, cache.positions, cache.segments)
     lost = jnp.zeros_like(cache.lost)
     if limit.when_full == "error":
-        lost = jnp.maximum(fill.sum(axis=1) - limit.tokens, 0)
+        held = fill.sum(axis=1, dtype=fill.dtype)
+        lost = jnp.maximum(held - limit.tokens, 0)
     cache = cache._replace(
         positions=all_positions, segments=all_segments, fill=fill, lost=lost
     )

@@ -117,17 +117,21 @@ class TrajectoryTransformer(nnx.Module):
         once. What the cache held before is forgotten.
 
         Raises:
-          ValueError: the mesh cannot share out the rows.
+          ValueError: see `check_rows`.
         """
-        rows, data = tokens.segments.shape[0], self.rules.mesh.shape[DATA]
-        if rows % data:
-            raise ValueError(
-                f"prefill: rows must be a multiple of mesh.data={data}, found {rows}"
-            )
+        self.check_rows(tokens.segments.shape[0])
         x, cache = self.trunk.prefill(
             self._embedded(tokens), tokens.positions, tokens.segments, cache
         )
         return self.logits(x), cache
+
+    def check_rows(self, rows: int) -> None:
+        """Raises ValueError if the mesh cannot share out so many whole sequences."""
+        data = self.rules.mesh.shape[DATA]
+        if rows % data:
+            raise ValueError(
+                f"prefill: rows must be a multiple of mesh.data={data}, found {rows}"
+            )
 
     def decode(
         self, tokens: Tokens, cache: Cache

@@ -19,8 +19,8 @@ from ring_rl.nn.chunked import over_tokens
 from ring_rl.nn.embedding import rotate
 from ring_rl.nn.places import reserve, reserve_all, write, write_and_attend
 
-# What attention calls its output and its log-sum-exp.
-ATTENTION_RESIDUALS = ("attention_output", "attention_lse")
+# What attention calls its output and the sums that normalise it.
+ATTENTION_RESIDUALS = ("attention_output", "attention_sums")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TrunkConfig:
       dtype: of the computation, `float32`, `bfloat16` or (in x64) `float64`;
         parameters are float32.
       remat: what of each block the backward pass computes again. `block`: all but
-        attention, of which output and log-sum-exp are kept, so that the ring is not
+        attention, of which the output and its sums are kept, so that the ring is not
         run again; a block then keeps two arrays `[tokens D]`. `all`: attention too.
         `none`: nothing but chunks, which takes some ten times the memory.
       dropout: probability that a weight of attention is dropped in training.

@@ -12,7 +12,7 @@ from ring_rl.mesh import MeshConfig, make_mesh
 
 from .program import executions, read_computations
 from .results import Results, attend_and_pull_back, draw_inputs, oracle
-from .rounding import FORWARD, assert_close
+from .rounding import assert_close
 
 B, BLOCK, N, K, H = 2, 16, 4, 2, 8
 # In the compiled program: keys, values, positions and segments; and both gradients.
@@ -110,27 +110,21 @@ def test_no_hop_is_needed_where_segments_lie_within_devices():
 
 
 @pytest.mark.parametrize(
-    ("devices", "window", "hops", "missing"),
+    ("devices", "window", "hops"),
     [
-        # The first device that misses a key; all further ones do.
-        (4, None, 0, 1),
+        (4, None, 0),
         # Two tokens share a position: the window is twice as long in tokens.
-        (8, 17, 1, 2),
-        _slow(4, 18, 2, 3),
+        (8, 17, 1),
+        _slow(4, 18, 2),
     ],
 )
-def test_a_device_that_misses_a_key_has_nan_in_every_row(
-    devices, window, hops, missing
+def test_too_few_hops_leave_no_number_that_could_pass_for_a_result(
+    devices, window, hops
 ):
     inputs, mask = _problem(devices, window=window)
     # The other row would not need more hops.
     mask.q_positions[1] = mask.k_positions[1] = mask.q_positions[1] // 2
     mask.q_segments[0] = mask.k_segments[0] = mask.q_positions[0] // BLOCK
     assert count_hops(mask, devices) > hops
-    found, exact = _results(inputs, mask, devices, hops), oracle(inputs, mask)
-    start = missing * BLOCK
-    assert np.isnan(found.output[:, start:]).all()
-    # So is the gradient; those of keys and values are of no use then.
-    assert np.isnan(found.dq[:, start:]).all()
-    error = np.abs(found.output[:, :start] - exact.output[:, :start]).max()
-    assert error < FORWARD * np.abs(exact.output).max()
+    for result in _results(inputs, mask, devices, hops):
+        assert np.isnan(result).all()

@@ -5,7 +5,6 @@ and computing overlap cannot be seen there; that neither waits for the other can
 """
 
 import functools
-import math
 import re
 
 import jax
@@ -24,14 +23,10 @@ from ring_rl.attention.tiles import (
 )
 from ring_rl.mesh import MeshConfig, make_mesh
 
+from .program import TRIPS, executions, operation_of, read_computations
+
 B, N, K, H = 2, 4, 2, 8
 TOKENS = 64  # on each device
-COLLECTIVES = (
-    "all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter",
-    "collective-broadcast",
-)  # fmt: skip
-# Of a loop whose count the compiler knows.
-TRIPS = r'"known_trip_count":\{"n":"(\d+)"\}'
 
 
 @functools.cache
@@ -67,51 +62,6 @@ def _compiled(devices: int, backward: bool):
     return _lowered(devices, "float32", backward).compile()
 
 
-def _computations(program: str) -> dict[str, list[str]]:
-    """The instructions of each computation by name; the entry's name is `ENTRY`."""
-    found, current = {}, None
-    for line in program.splitlines():
-        head = re.match(r"(ENTRY )?%([\w.\-]+) \(.*\{$", line)
-        if head:
-            current = found.setdefault("ENTRY" if head[1] else head[2], [])
-        elif current is not None and " = " in line:
-            current.append(line.strip())
-    return found
-
-
-def _operation(line: str) -> str:
-    """The name of an instruction's operation, after its type."""
-    return re.search(r" = (?:\(.*?\)|\S+) ([\w\-]+)\(", line)[1]
-
-
-def _executions(computations, name="ENTRY", times=1.0, conditional=False):
-    """(operation, type, times, whether inside a conditional) of every collective.
-
-    The times of a loop whose count is data are infinite.
-    """
-    for line in computations[name]:
-        operation = _operation(line).removesuffix("-start")
-        if operation in COLLECTIVES:
-            yield operation, line.split(" = ")[1].split("{")[0], times, conditional
-        inner = times
-        if operation == "while":
-            count = re.search(TRIPS, line)
-            inner *= int(count[1]) if count else math.inf
-        inside = conditional or operation == "conditional"
-        for called in _called(line):
-            yield from _executions(computations, called, inner, inside)
-
-
-def _called(line: str) -> list[str]:
-    names = re.findall(
-        r"(?:body|condition|to_apply|calls|true_computation|false_computation)"
-        r"=%([\w.\-]+)",
-        line,
-    )
-    branches = re.search(r"branch_computations=\{([^}]*)\}", line)
-    return names + (re.findall(r"%([\w.\-]+)", branches[1]) if branches else [])
-
-
 # A device of R sends R - 1 blocks forward, as many again backward, and R gradients: a
 # block is one vector of keys, values, positions and segments, a gradient one array.
 BLOCK = f"u32[{B * TOKENS * (2 * K * H + 2)}]"
@@ -125,9 +75,9 @@ EXPECTED = {
 
 @pytest.mark.parametrize(("devices", "backward"), EXPECTED)
 def test_a_device_sends_its_keys_and_values_on_and_nothing_else(devices, backward):
-    computations = _computations(_compiled(devices, backward).as_text())
+    computations = read_computations(_compiled(devices, backward).as_text())
     times = {}
-    for operation, kind, count, conditional in _executions(computations):
+    for operation, kind, count, conditional in executions(computations):
         assert operation == "collective-permute"
         # Devices that disagree on the branch would wait for each other for ever.
         assert not conditional
@@ -137,7 +87,7 @@ def test_a_device_sends_its_keys_and_values_on_and_nothing_else(devices, backwar
 
 @pytest.mark.parametrize("backward", [False, True])
 def test_hops_are_a_loop_in_which_sending_does_not_wait_for_computing(backward):
-    computations = _computations(_compiled(4, backward).as_text())
+    computations = read_computations(_compiled(4, backward).as_text())
     loops = {
         re.search(r"body=%([\w.\-]+)", line)[1]: int(count[1])
         for lines in computations.values()
@@ -147,14 +97,14 @@ def test_hops_are_a_loop_in_which_sending_does_not_wait_for_computing(backward):
     bodies = {
         name: computations[name]
         for name in loops
-        if any(_operation(x) == "collective-permute" for x in computations[name])
+        if any(operation_of(x) == "collective-permute" for x in computations[name])
     }
     # R - 1 hops; backward, the first and the last stand outside of the loop.
     assert sorted(loops[name] for name in bodies) == ([2, 3] if backward else [3])
     for lines in bodies.values():
         by_name = {line.removeprefix("ROOT ").split(" = ")[0]: line for line in lines}
         for line in lines:
-            if _operation(line) == "collective-permute":
+            if operation_of(line) == "collective-permute":
                 assert not _depends_on(line, "while", by_name)
 
 
@@ -162,7 +112,7 @@ def _depends_on(line, operation, by_name):
     names = re.findall(r"%[\w.\-]+", line.split(" = ")[1])
     sources = [by_name[name] for name in names if name in by_name]
     return any(
-        _operation(source) == operation or _depends_on(source, operation, by_name)
+        operation_of(source) == operation or _depends_on(source, operation, by_name)
         for source in sources
     )
 

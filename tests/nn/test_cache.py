@@ -94,7 +94,8 @@ def prefill(devices, tokens, lengths, limit, layout="contiguous", data=1, places
     resized = jax.tree.map(resize, tokens)
     there = np.arange(length)[None] < np.reshape(lengths, (-1, 1))
     segments = np.where(there, resized.segments, -1)
-    order = permutation(layout, length, devices)
+    # Padding stands at the beginning too, where there is any.
+    order = (permutation(layout, length, devices) - 3) % length
     ordered = jax.tree.map(lambda x: x[:, order], resized._replace(segments=segments))
     model = make_model(devices, data)
     empty = model.make_cache(len(lengths), limit, places)
@@ -153,8 +154,13 @@ def test_reading_at_once_and_then_one_by_one_is_reading(devices, tokens_layout, 
     assert_close(logits, expected, tokens, end=begun)
     for row in range(ROWS):
         np.testing.assert_array_equal(positions_of(cache, row), np.arange(begun[row]))
-    np.testing.assert_array_equal(np.asarray(cache.fill).sum(axis=1), begun)
-    uneven = np.ptp(np.asarray(cache.fill), axis=1)
+    fill = np.asarray(cache.fill)
+    np.testing.assert_array_equal(fill.sum(axis=1), begun)
+    written = (np.asarray(cache.segments) >= 0).reshape(ROWS, devices, -1)
+    # One behind the other on each device.
+    ahead = np.arange(written.shape[2])[None, None] < fill[:, :, None]
+    np.testing.assert_array_equal(written, ahead)
+    uneven = np.ptp(fill, axis=1)
     logits, cache = decode(devices, tokens, begun, cache)
     assert_close(logits, expected, tokens, begun)
     # As even as could be made of what each device was given at once.

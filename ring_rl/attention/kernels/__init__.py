@@ -35,11 +35,13 @@ class HopKernel(Protocol):
         *,
         scale: float,
         tiles: Tiles,
-    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-        """Output, normalised over this block, and log-sum-exp of the scores.
+    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"], Float[Array, "B T N"]]:
+        """Output, normalised over this block, m and l: sums of exp(score - m).
 
-        A row that sees nothing in the block has output 0 and log-sum-exp -inf. Dropout
-        is of the weights, not of their sum. `tiles` is advice.
+        m is the largest score, or another number for which no sum overflows or
+        vanishes: a kernel that has the log-sum-exp alone may return it as m, and l = 1,
+        at the cost of its rounding. A row that sees nothing in the block has output 0,
+        m -inf and l 0. Dropout is of the weights, not of their sum. `tiles` is advice.
         """
         ...
 
@@ -49,7 +51,7 @@ class HopKernel(Protocol):
         k: Float[Array, "B S K H"],
         v: Float[Array, "B S K H"],
         g: Float[Array, "B T N H"],
-        lse: Float[Array, "B T N"],
+        shift: Float[Array, "B T N"],
         delta: Float[Array, "B T N"],
         mask: Mask,
         dropout: Dropout | None = None,
@@ -61,9 +63,10 @@ class HopKernel(Protocol):
     ]:
         """This block's part of dq, and its dk and dv.
 
-        `g` is the cotangent of the output over *all* blocks, `lse` the log-sum-exp over
-        all of them (-inf for a row that sees nothing, whose gradients are 0), `delta`
-        the sums over the head's width of g · output.
+        With p = exp(score - shift) and D the factor of dropout, dv is (D p)ᵀ g, and the
+        gradient of the scores is p (D g vᵀ - delta). `shift` is finite: over *all*
+        blocks, the log-sum-exp, with `g` the output's cotangent; or the largest score,
+        with `g` and `delta` divided by l.
         """
         ...
 
