@@ -56,7 +56,8 @@ def attention(
         over devices, this device's part `[B N]` of `dropout.row_keys`. The same
         weights are dropped whatever the implementation, devices, layout and tiles.
       hops: how many times the ring passes keys on; for `ring`, and only for it. All
-        R - 1 times if None; `count_hops` says how many of them a mask needs.
+        R - 1 times if None; `count_hops` says how many of them a mask needs. Too few
+        make all results NaN.
       kernel: what computes a hop of `blockwise` or `ring`, and only of them, see
         `kernels`; by the kind of device if None.
 

@@ -77,7 +77,7 @@ def test_a_batch_is_a_function_of_seed_and_step(store):
     assert not np.array_equal(different, observations)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "zigzag"])
+@pytest.mark.parametrize("layout", ["contiguous", "zigzag", "striped"])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize("form", ["fused", "interleaved"])
 def test_the_stream_is_the_same_on_any_devices(store, layout, devices, form):
