@@ -1,5 +1,6 @@
 """What every test runs under: one CPU split in eight, strict shapes, no display."""
 
+import gc
 import os
 
 # Before anything imports mujoco, jax or matplotlib.
@@ -16,6 +17,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Before anything imports ring_rl: annotations are then checked at every call.
 install_import_hook("ring_rl", "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Lets a file's compiled programs go when its tests are done.
+
+    Each is a few mappings of memory, and where the kernel's limit of 65,530 is reached,
+    as by all tests in one process, the next compilation ends it.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

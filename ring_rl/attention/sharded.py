@@ -43,7 +43,8 @@ def ring_attention(
             )
     size, T = mesh.shape[axis_name], q.shape[1]
     q, k, v = (_pad_to_multiple(x, size) for x in (q, k, v))
-    mask = _pad_mask(mask, size)
+    # Its arrays may be NumPy's.
+    mask = _pad_mask(jax.tree.map(jnp.asarray, mask), size)
     rows = PartitionSpec(batch_axes or None)
     tokens = PartitionSpec(batch_axes or None, axis_name)
     # Keys of all rows of the batch, of which each device gets its own.
