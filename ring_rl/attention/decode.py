@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ring_rl.attention.mask import Mask, visible
+from ring_rl.attention.mask import Mask
 
 
 def decode_attention(
@@ -41,14 +41,7 @@ def decode_attention(
     product = functools.partial(jnp.einsum, preferred_element_type=dtype)
     # The G query heads that share a key head are rows of one product with it.
     q_BTKGH = q.reshape(B, T, K, N // K, H)
-    seen_BTS = visible(
-        mask.q_positions,
-        mask.q_segments,
-        mask.k_positions,
-        mask.k_segments,
-        causal=mask.causal,
-        window=mask.window,
-    )
+    seen_BTS = mask.seen()
     scores_BKGTS = scale * product("BTKGH,BSKH->BKGTS", q_BTKGH, k)
     scores_BKGTS = jnp.where(seen_BTS[:, None, None], scores_BKGTS, -jnp.inf)
     largest_BKGT = scores_BKGTS.max(axis=-1)

@@ -128,6 +128,13 @@ class Mask:
         mask.causal, mask.window = static
         return mask
 
+    def seen(self) -> Bool[AnyArray, "B T S"]:
+        """Which key each query sees, for all of them at once."""
+        return visible(
+            self.q_positions, self.q_segments, self.k_positions, self.k_segments,
+            causal=self.causal, window=self.window,
+        )  # fmt: skip
+
     def replace_keys(self, positions: Any, segments: Any, tokens: Any = None) -> "Mask":
         """The same queries and rules against other keys.
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ring_rl.attention.dropout import Dropout, dropout_factor
-from ring_rl.attention.mask import Mask, visible
+from ring_rl.attention.mask import Mask
 
 
 def reference_attention(
@@ -26,14 +26,7 @@ def reference_attention(
     q_BTNH = q.astype(dtype)
     k_BSNH = jnp.repeat(k.astype(dtype), groups, axis=2)
     v_BSNH = jnp.repeat(v.astype(dtype), groups, axis=2)
-    seen_BTS = visible(
-        mask.q_positions,
-        mask.q_segments,
-        mask.k_positions,
-        mask.k_segments,
-        causal=mask.causal,
-        window=mask.window,
-    )
+    seen_BTS = mask.seen()
     seen_BNTS = jnp.broadcast_to(
         seen_BTS[:, None], (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
     )

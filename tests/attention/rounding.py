@@ -8,7 +8,6 @@ import numpy as np
 
 from ring_rl.attention import Mask
 from ring_rl.attention.dropout import dropout_factor, make_dropout
-from ring_rl.attention.mask import visible
 
 from .results import DROPOUT_SEED, Inputs, Results
 
@@ -99,10 +98,7 @@ def bfloat16_shares(
 def _weights(q, k, mask: Mask, dropout_rate: float):
     """Weights without dropout, and its factor: both `[B N T S]`, or 1."""
     scores = np.einsum("btnh,bsnh->bnts", q, k) / math.sqrt(q.shape[-1])
-    seen = visible(
-        mask.q_positions, mask.q_segments, mask.k_positions, mask.k_segments,
-        causal=mask.causal, window=mask.window,
-    )  # fmt: skip
+    seen = mask.seen()
     scores = np.where(seen[:, None], scores, -np.inf)
     largest = scores.max(axis=-1, keepdims=True)
     p = np.exp(scores - np.where(np.isneginf(largest), 0, largest))
