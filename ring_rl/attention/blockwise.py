@@ -66,11 +66,15 @@ class _Pair(NamedTuple):
         return self.key, self.k
 
 
+def _indices(*starts) -> list:
+    """Of one type, as those of a slice must be: in 64-bit mode loops count in int64."""
+    return [jnp.asarray(start, jnp.int32) for start in starts]
+
+
 def _starts(array, pair: _Pair, tokens) -> tuple[list, int]:
     heads = array.shape[2] // pair.lanes.head_groups
     row, head = pair.row_group * pair.lanes.rows, pair.head_group * heads
-    zeros = [jnp.zeros((), jnp.int32)] * (array.ndim - 3)
-    return [row, tokens[0], head, *zeros], heads
+    return _indices(row, tokens[0], head, *[0] * (array.ndim - 3)), heads
 
 
 def _read(array, pair: _Pair, tokens: tuple[Any, int]):
@@ -220,7 +224,8 @@ class _Problem:
         """`[rows, tokens]` of the queries and of the keys of a pair."""
 
         def read(array, tokens):
-            at, sizes = (pair.row_group, 0, tokens[0]), (1, array.shape[1], tokens[1])
+            at = _indices(pair.row_group, 0, tokens[0])
+            sizes = 1, array.shape[1], tokens[1]
             return jax.lax.dynamic_slice(array, at, sizes)[0]
 
         return read(queries, pair.queries), read(keys, pair.keys)

@@ -1,3 +1,4 @@
+import importlib.util
 import sys
 
 import numpy as np
@@ -85,7 +86,9 @@ def test_bf16_is_judged_by_the_numbers_that_it_was_given(bench):
 
 
 def test_ringattention_is_raced_where_it_is_installed(bench):
-    pytest.importorskip("einops", reason="the extra `bench` is not installed")
+    # Not imported here: as it is, it fails with this JAX.
+    if importlib.util.find_spec("ringattention") is None:
+        pytest.skip("the extra `bench` is not installed")
     import jax.lib
 
     before = hasattr(jax.lib, "xla_bridge")
