@@ -2,26 +2,28 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ring_rl.collect import DarkRoomBehaviour, record
 from ring_rl.configs.run import Collected, DarkRoom, RunConfig
-from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.episodes import EpisodeStore, observation_statistics
 from ring_rl.data.manifest import spaces_from_json, spaces_to_json
-from ring_rl.data.rlds import read_rlds, write_rlds
+from ring_rl.data.rlds import write_rlds
+from ring_rl.data.store import open_store
 from ring_rl.types import Scaling, Spaces
 
 # Environments stepped together while data is collected.
 _ROWS = 64
 
 
-def open_dataset(config: RunConfig) -> EpisodeStore:
-    """The episodes of a run; those that it is to collect itself are collected first.
+def open_datasets(config: RunConfig) -> list[EpisodeStore]:
+    """The datasets of a run; one that it is to collect itself is collected first.
 
     Raises:
-      ValueError: no dataset is named, or it cannot be read.
+      ValueError: no dataset is named, one cannot be read, or their spaces differ.
     """
     data, environment = config.data, config.environment
     if isinstance(data, Collected):
@@ -38,13 +40,20 @@ def open_dataset(config: RunConfig) -> EpisodeStore:
         )
         if not folder.exists():
             _collect(environment, data, folder)
-        return read_rlds(folder)
+        return [open_store(folder)]
     if not data.path:
         raise ValueError(
             "data: expected the folder of a dataset in --data.path, found none; "
             "`ring-rl data import` makes one"
         )
-    return read_rlds(Path(data.path))
+    stores = [open_store(Path(path)) for path in data.path]
+    for path, store in zip(data.path, stores, strict=True):
+        if store.spaces != stores[0].spaces:
+            raise ValueError(
+                f"data: expected datasets of the same spaces, found {stores[0].spaces} "
+                f"in {data.path[0]} and {store.spaces} in {path}"
+            )
+    return stores
 
 
 def _collect(environment: DarkRoom, data: Collected, folder: Path) -> None:
@@ -90,27 +99,27 @@ class Derived:
     episodes: int
 
 
-def derive(config: RunConfig, store: EpisodeStore) -> Derived:
-    """Computes the numbers from the training episodes.
+def derive(config: RunConfig, stores: Sequence[EpisodeStore]) -> Derived:
+    """Computes the numbers from all training episodes, each counted once.
 
     Raises:
       ValueError: the target is neither a number nor a percentile.
     """
+    spaces = stores[0].spaces
     if config.data.normalise:
-        mean, std = store.observation_statistics()
+        mean, std = observation_statistics(stores)
     else:
-        mean = np.zeros(store.spaces.observation)
-        std = np.ones(store.spaces.observation)
-    target, rule = _target(config.evaluation.target, store.returns)
+        mean, std = np.zeros(spaces.observation), np.ones(spaces.observation)
+    returns = np.concatenate([store.returns for store in stores])
+    target, rule = _target(config.evaluation.target, returns)
     scaling = Scaling(
         tuple(map(float, mean)),
         tuple(map(float, std)),
-        _unit(float(np.abs(store.returns).max())),
-        _unit(float(np.abs(store.rewards).max())),
+        _unit(float(np.abs(returns).max())),
+        _unit(max(float(np.abs(store.rewards).max()) for store in stores)),
     )
-    return Derived(
-        store.spaces, scaling, target, rule, int(store.offsets[-1]), len(store)
-    )
+    steps = sum(int(store.offsets[-1]) for store in stores)
+    return Derived(spaces, scaling, target, rule, steps, len(returns))
 
 
 def _unit(largest: float) -> float:

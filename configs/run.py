@@ -79,15 +79,26 @@ class Gymnasium:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A dataset on disk, in RLDS form; `ring-rl data import` makes one.
+    """Datasets on disk, in RLDS form; `ring-rl data import` makes one.
 
     Attributes:
-      path: its folder.
+      path: the folder of one, or of several of the same spaces.
+      weights: of several, how likely a chain is to be of each; equally unless given.
       normalise: whether observations are brought to mean 0 and deviation 1.
     """
 
-    path: str = ""
+    path: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
     normalise: bool = True
+
+    def __post_init__(self):
+        """Checks the weights."""
+        good = all(0 < weight < float("inf") for weight in self.weights)
+        if not good or len(self.weights) not in (0, len(self.path)):
+            raise ValueError(
+                "data: expected a weight above 0 for each path, found "
+                f"{len(self.path)} paths and weights {list(self.weights)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +118,8 @@ class Collected:
     mistaken: float = 0.5
     seed: int = 0
     normalise: bool = False
+
+    weights = ()
 
     def __post_init__(self):
         """Checks the ranges."""

@@ -9,7 +9,7 @@ from typing import Any
 from ring_rl.configs.datasets import (
     Derived,
     derive,
-    open_dataset,
+    open_datasets,
     read_derived,
     write_derived,
 )
@@ -55,28 +55,33 @@ def train(
     for seed, run in runs.items():
         check_folder(run, configs[seed])
     rules = ShardingRules(make_mesh(config.mesh))
-    store = open_dataset(config)
+    stores = open_datasets(config)
     if config.environment.id:
-        check_spaces(store.spaces, config)
+        check_spaces(stores[0].spaces, config)
     for seed, run in runs.items():
-        train_run(configs[seed], run, store, rules)
+        train_run(configs[seed], run, stores, rules)
     if not evaluate or not config.environment.id:
         return None
     return evaluate_runs(list(runs.values()), directory / "evaluation")
 
 
 def train_run(
-    config: RunConfig, run: Path, store: EpisodeStore, rules: ShardingRules
+    config: RunConfig, run: Path, stores: Sequence[EpisodeStore], rules: ShardingRules
 ) -> None:
     """Trains one run on the episodes to its end, from wherever it stands."""
     loader = ChainLoader(
-        store, config.loader, config.agent.chains, config.agent.tokens, seed=config.seed
+        stores,
+        config.loader,
+        config.agent.chains,
+        config.agent.tokens,
+        seed=config.seed,
+        weights=config.data.weights,
     )
     layout = loader.choose_layout(rules.ring)
-    derived = derive(config, store)
+    derived = derive(config, stores)
     claim_folder(run, config)
     write_derived(run / _DERIVED, derived)
-    model = config.agent.build(store.spaces, derived.scaling, rules, seed=config.seed)
+    model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)
     run_loop(
         config.agent,
         model,

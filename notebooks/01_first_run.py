@@ -25,7 +25,7 @@ from ring_rl import runtime
 runtime.prepare()  # four devices on a CPU, so that the ring is a ring
 
 from ring_rl.configs import presets
-from ring_rl.configs.datasets import open_dataset
+from ring_rl.configs.datasets import open_datasets
 from ring_rl.data.inspect import inspect, text_histogram
 
 # %% [markdown]
@@ -43,7 +43,7 @@ import dataclasses
 config = dataclasses.replace(
     config, data=dataclasses.replace(config.data, parent=str(folder / "datasets"))
 )
-store = open_dataset(config)
+(store,) = open_datasets(config)
 summary = inspect(store)
 print(summary["steps"], "steps in", summary["episodes"], "episodes")
 print(text_histogram(store.returns))
@@ -58,9 +58,15 @@ print(text_histogram(store.returns))
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ring_rl.data.chains import draw_members, make_chain
+from ring_rl.data.chains import (
+    ChainConfig,
+    draw_members,
+    group_episodes,
+    make_chain,
+)
 
-members = draw_members(list(store.by_task().values()), 8, np.random.default_rng(4))
+groups = group_episodes(store, ChainConfig())
+members = draw_members(groups, ChainConfig(trajectories=8), np.random.default_rng(4))
 chain = make_chain(store, members, "good")
 figure, axes = plt.subplots(figsize=(8, 3))
 axes.step(

@@ -39,6 +39,17 @@ def permutation(layout: str, S: int, R: int) -> Int[np.ndarray, " S"]:
     Raises:
       ValueError: an unknown layout, or a length it cannot cut evenly.
     """
+    ranges = [some for r in range(R) for some in held(layout, S, R, r)]
+    return np.concatenate([np.arange(some.start, some.stop, some.step) for some in
+                           ranges])  # fmt: skip
+
+
+def held(layout: str, S: int, R: int, r: int) -> list[range]:
+    """Natural indices of the tokens that device r holds, in the order it holds them.
+
+    Raises:
+      ValueError: an unknown layout, or a length it cannot cut evenly.
+    """
     if layout not in LAYOUTS:
         raise ValueError(
             f"layout must be one of {', '.join(LAYOUTS)}, found {layout!r}"
@@ -49,15 +60,11 @@ def permutation(layout: str, S: int, R: int) -> Int[np.ndarray, " S"]:
             f"layout {layout!r} over {R} devices cuts the sequence in {parts} equal "
             f"parts; {S} tokens are no multiple of {parts}"
         )
-    order = np.arange(S)
-    if layout == "contiguous":
-        return order
     if layout == "striped":
-        return order.reshape(-1, R).T.reshape(-1)
-    chunks = order.reshape(parts, -1)
-    return np.concatenate(
-        [np.concatenate([chunks[r], chunks[parts - 1 - r]]) for r in range(R)]
-    )
+        return [range(r, S, R)]
+    width = S // parts
+    chunks = (r,) if layout == "contiguous" else (r, parts - 1 - r)
+    return [range(chunk * width, (chunk + 1) * width) for chunk in chunks]
 
 
 def balance(

@@ -14,7 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.rows import Members, Row
 from ring_rl.types import Chain
+
+Groups = list[Int[np.ndarray, " _"]]
+LossOn = Literal["good", "all", "last"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +28,13 @@ class ChainConfig:
     Attributes:
       trajectories: largest number of episodes in a chain; the number is drawn from
         1 to this, both included, and never more than the task has.
+      choose: which episodes of the task: `uniform`, any; `quantiles`, one from each of
+        as many equal parts of the task's returns; `history`, some that were collected
+        one after another, in that order and not sorted (a learner's history, as in
+        algorithm distillation, arXiv 2210.14215).
+      crop_steps: at most so many consecutive steps of each episode, from a start drawn
+        at random; 0 takes whole episodes. Targets stay what was left to earn there, and
+        only the real end of an episode completes it.
       loss_on: members whose actions count: `good` (return at least half the chain's
         largest; where that is negative, only the best), `all`, or `last`.
       best: share of each task's episodes, by return, that is used at all; below 1 for
@@ -31,7 +42,9 @@ class ChainConfig:
     """
 
     trajectories: int = 4
-    loss_on: Literal["good", "all", "last"] = "good"
+    choose: Literal["uniform", "quantiles", "history"] = "uniform"
+    crop_steps: int = 0
+    loss_on: LossOn = "good"
     best: float = 1.0
 
     def __post_init__(self):
@@ -39,6 +52,15 @@ class ChainConfig:
         if self.trajectories < 1:
             raise ValueError(
                 f"chains: trajectories must be at least 1, found {self.trajectories}"
+            )
+        if self.choose not in ("uniform", "quantiles", "history"):
+            raise ValueError(
+                "chains: choose must be uniform, quantiles or history, found "
+                f"{self.choose!r}"
+            )
+        if self.crop_steps < 0:
+            raise ValueError(
+                f"chains: crop_steps must be at least 0, found {self.crop_steps}"
             )
         if not 0 < self.best <= 1:
             raise ValueError(f"chains: best must be in (0, 1], found {self.best}")
@@ -48,69 +70,113 @@ class ChainConfig:
             )
 
 
-def best_episodes(store: EpisodeStore, share: float) -> EpisodeStore:
-    """The best `share` of each task's episodes by return, at least one a task."""
-    if share == 1:
-        return store
-    kept = []
+def group_episodes(store: EpisodeStore, config: ChainConfig) -> Groups:
+    """Episodes of each task that chains are made of, in the order `choose` needs.
+
+    Of each task the best share, at least one episode; ascending by index, for
+    `quantiles` by return, for `history` in the order of collection.
+    """
+    groups = []
     for indices in store.by_task().values():
-        order = indices[np.argsort(-store.returns[indices], kind="stable")]
-        kept.append(order[: max(1, round(share * len(order)))])
-    return store.select(np.sort(np.concatenate(kept)))
+        if config.best < 1:
+            order = indices[np.argsort(-store.returns[indices], kind="stable")]
+            indices = np.sort(order[: max(1, round(config.best * len(order)))])
+        if config.choose != "uniform":
+            by_return = config.choose == "quantiles"
+            key = store.returns if by_return else store.episode_ids
+            indices = indices[np.argsort(key[indices], kind="stable")]
+        groups.append(indices)
+    return groups
 
 
 def draw_members(
-    groups: list[Int[np.ndarray, " _"]],
-    trajectories: int,
-    random: np.random.Generator,
+    groups: Groups, config: ChainConfig, random: np.random.Generator
 ) -> Int[np.ndarray, " members"]:
     """Indices of a chain's episodes: a task, a number of members, then the members.
 
     Tasks are equally likely; members are drawn without replacement, since a repeated
-    one would teach to copy.
+    one would teach to copy. `groups` are those of `group_episodes`.
     """
     group = groups[random.integers(len(groups))]
-    count = min(int(random.integers(1, trajectories, endpoint=True)), len(group))
+    largest = random.integers(1, config.trajectories, endpoint=True)
+    count = min(int(largest), len(group))
+    if config.choose == "history":
+        start = random.integers(len(group) - count, endpoint=True)
+        return group[start : start + count]
+    if config.choose == "quantiles":
+        edges = np.arange(count + 1) * len(group) // count
+        return group[random.integers(edges[:-1], edges[1:])]
     return random.choice(group, size=count, replace=False)
 
 
-def make_chain(
-    store: EpisodeStore, members: Int[np.ndarray, " members"], loss_on: str
-) -> Chain:
-    """Sorts the members by return (ties by index) and relabels them in hindsight."""
-    members = members[np.lexsort((members, store.returns[members]))]
-    returns = store.returns[members]
-    weights = member_weights(returns, loss_on)
-    episodes = [store.episode(int(index)) for index in members]
-    targets, completions = [], []
-    for episode, total in zip(episodes, returns, strict=True):
-        rewards = episode.rewards.astype(np.float64)
-        targets.append(returns[-1] - (np.cumsum(rewards) - rewards))
-        completion = np.zeros(len(rewards))
-        completion[-1] = total >= returns[-1]
-        completions.append(completion)
-    lengths = [len(episode.rewards) for episode in episodes]
-    return Chain(
-        np.concatenate([episode.observations for episode in episodes]),
-        np.concatenate([episode.actions for episode in episodes]),
-        np.concatenate([episode.rewards for episode in episodes]),
-        np.concatenate(targets).astype(np.float32),
-        np.concatenate(completions).astype(np.float32),
-        np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
-        np.repeat(weights, lengths),
+def crop(
+    store: EpisodeStore,
+    episodes: Int[np.ndarray, " members"],
+    config: ChainConfig,
+    random: np.random.Generator,
+) -> tuple[Int[np.ndarray, " members"], Int[np.ndarray, " members"]]:
+    """First step and number of steps of the part of each episode that is taken."""
+    lengths = store.lengths[episodes]
+    if not config.crop_steps:
+        return np.zeros_like(lengths), lengths
+    steps = np.minimum(lengths, config.crop_steps)
+    return random.integers(lengths - steps, endpoint=True), steps
+
+
+def in_hindsight(
+    store: EpisodeStore,
+    episodes: Int[np.ndarray, " members"],
+    first: Int[np.ndarray, " members"],
+    steps: Int[np.ndarray, " members"],
+    config: ChainConfig,
+    *,
+    source: int = 0,
+) -> Members:
+    """The members of a chain in their order, told in hindsight.
+
+    Sorted by return, ties by index; a history stays as it was collected. `source` is
+    the number of the store among those of a row.
+    """
+    if config.choose != "history":
+        order = np.lexsort((episodes, store.returns[episodes]))
+        episodes, first, steps = episodes[order], first[order], steps[order]
+    returns = store.returns[episodes]
+    largest = returns.max()
+    return Members(
+        store=np.full(len(episodes), source),
+        offset=store.offsets[episodes],
+        length=store.lengths[episodes],
+        first=first,
+        steps=steps,
+        told=np.full(len(episodes), largest),
+        reached=returns >= largest,
+        weight=member_weights(returns, config.loss_on),
+        chain=np.zeros(len(episodes), np.int64),
     )
 
 
+def make_chain(
+    store: EpisodeStore,
+    episodes: Int[np.ndarray, " members"],
+    loss_on: LossOn,
+) -> Chain:
+    """A chain of these whole episodes, sorted and relabelled, as arrays."""
+    lengths = store.lengths[episodes]
+    config = ChainConfig(loss_on=loss_on)
+    members = in_hindsight(store, episodes, np.zeros_like(lengths), lengths, config)
+    return Row([store], [members]).chain()
+
+
 def member_weights(
-    returns: Float[np.ndarray, " members"], loss_on: str
+    returns: Float[np.ndarray, " members"], loss_on: LossOn
 ) -> Float[np.ndarray, " members"]:
-    """Weight in the loss of each member of a chain, given ascending returns."""
+    """Weight in the loss of each member of a chain, given its members' returns."""
     weights = np.zeros(len(returns), np.float32)
     if loss_on == "last":
         weights[-1] = 1
     elif loss_on == "all":
         weights[:] = 1
     else:
-        largest = returns[-1]
+        largest = returns.max()
         weights[returns >= min(largest / 2, largest)] = 1
     return weights

@@ -1,12 +1,15 @@
-"""The in-memory form of a dataset: flat arrays of steps and the offsets of episodes.
+"""A dataset as flat arrays of steps and the offsets of episodes.
 
 Every reader produces episodes, every later stage consumes an `EpisodeStore`: random
-access to any episode is two offsets and a view, whatever the size of the dataset.
+access to any episode is two offsets and a view, whatever the size of the dataset. The
+arrays are in memory (`EpisodeStore.from_episodes`) or mapped from files
+(`ring_rl.data.store`); both are filled by a `StoreBuilder`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64, Shaped
@@ -15,7 +18,7 @@ from ring_rl.data.checks import check_episode
 from ring_rl.types import Episode, Spaces
 
 _CHUNK_STEPS = 1 << 16  # rows looked at together: bounds the memory of a pass
-_PER_STEP = ("observations", "actions", "rewards", "discounts")
+_PER_STEP = ("observations", "actions", "rewards", "discounts", "past_rewards")
 _PER_EPISODE = (
     "final_observations",
     "has_final_observation",
@@ -24,6 +27,13 @@ _PER_EPISODE = (
     "tasks",
     "episode_ids",
 )
+
+
+class Moments(NamedTuple):
+    """Mean and population variance `[O]` float64 of observations."""
+
+    mean: Float64[np.ndarray, " O"]
+    variance: Float64[np.ndarray, " O"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +48,7 @@ class EpisodeStore:
       actions: `[steps A]` float32, or `[steps]` int32 for discrete actions.
       rewards: `[steps]` float32.
       discounts: `[steps]` float32.
+      past_rewards: `[steps]` float64, sum of the episode's rewards before each step.
       final_observations: `[episodes O]` float32, seen after the last action.
       has_final_observation: `[episodes]`, whether the former is real.
       terminated: `[episodes]`, the task ended the episode.
@@ -46,6 +57,7 @@ class EpisodeStore:
       episode_ids: `[episodes]` int64, in the order of collection.
       offsets: `[episodes+1]` int64, from 0 to the number of steps, increasing.
       extras: further arrays `[steps ...]` by name (physics, infos).
+      kept_moments: of the observations, where they are kept with the data.
     """
 
     spaces: Spaces
@@ -53,6 +65,7 @@ class EpisodeStore:
     actions: Float32[np.ndarray, "steps A"] | Int32[np.ndarray, " steps"]
     rewards: Float32[np.ndarray, " steps"]
     discounts: Float32[np.ndarray, " steps"]
+    past_rewards: Float64[np.ndarray, " steps"]
     final_observations: Float32[np.ndarray, "episodes O"]
     has_final_observation: Bool[np.ndarray, " episodes"]
     terminated: Bool[np.ndarray, " episodes"]
@@ -61,54 +74,22 @@ class EpisodeStore:
     episode_ids: Int64[np.ndarray, " episodes"]
     offsets: Int64[np.ndarray, " episodes+1"]
     extras: dict[str, np.ndarray]
+    kept_moments: Moments | None = None
 
     @classmethod
     def from_episodes(
         cls, episodes: Iterable[Episode], spaces: Spaces
     ) -> "EpisodeStore":
-        """Checks and concatenates episodes.
+        """Checks and concatenates episodes, in memory.
 
         Raises:
           ValueError: for an empty iterable, or an episode that breaks its contract;
             the message names the episode's index in the iterable and the field.
         """
-        columns: dict[str, list[np.ndarray]] = {name: [] for name in _PER_STEP}
-        entries: dict[str, list] = {name: [] for name in _PER_EPISODE}
-        lengths: list[int] = []
-        extras: dict[str, list[np.ndarray]] = {}
-        first: Episode | None = None
-        for index, episode in enumerate(episodes):
-            check_episode(episode, spaces, index, like=first)
-            if first is None:
-                first = episode
-                extras = {name: [] for name in episode.extras}
-            lengths.append(len(episode.rewards))
-            for name in _PER_STEP:
-                columns[name].append(getattr(episode, name))
-            for name, values in episode.extras.items():
-                extras[name].append(values)
-            entries["final_observations"].append(episode.final_observation)
-            entries["has_final_observation"].append(episode.has_final_observation)
-            entries["terminated"].append(episode.terminated)
-            entries["truncated"].append(episode.truncated)
-            entries["tasks"].append(episode.task)
-            entries["episode_ids"].append(episode.episode_id)
-        if first is None:
-            raise ValueError("expected at least one episode, found none")
-        # A column's pieces are let go as soon as it is joined: the peak is the dataset
-        # and its widest column, not the dataset twice.
-        return cls(
-            spaces=spaces,
-            **{name: np.concatenate(columns.pop(name)) for name in _PER_STEP},
-            offsets=_offsets(np.asarray(lengths, np.int64)),
-            final_observations=np.stack(entries["final_observations"]),
-            has_final_observation=np.asarray(entries["has_final_observation"], bool),
-            terminated=np.asarray(entries["terminated"], bool),
-            truncated=np.asarray(entries["truncated"], bool),
-            tasks=np.asarray(entries["tasks"], np.str_),
-            episode_ids=np.asarray(entries["episode_ids"], np.int64),
-            extras={name: np.concatenate(extras.pop(name)) for name in tuple(extras)},
-        )
+        builder = StoreBuilder(spaces, lambda name, like: _InMemory())
+        for episode in episodes:
+            builder.add(episode)
+        return builder.build()
 
     def __len__(self) -> int:
         """The number of episodes."""
@@ -168,6 +149,7 @@ class EpisodeStore:
             **{name: getattr(self, name)[chosen] for name in _PER_EPISODE},
             offsets=offsets,
             extras={name: values[rows] for name, values in self.extras.items()},
+            kept_moments=None,
         )
 
     def by_task(self) -> dict[str, Int64[np.ndarray, " n"]]:
@@ -178,21 +160,21 @@ class EpisodeStore:
             for task, name in enumerate(names)
         }
 
-    def observation_statistics(
-        self, *, floor: float = 1e-3
-    ) -> tuple[Float64[np.ndarray, " O"], Float64[np.ndarray, " O"]]:
-        """Mean and standard deviation of each observation column, in one pass.
+    @functools.cached_property
+    def moments(self) -> Moments:
+        """Mean and variance of each observation column, in one pass in float64.
 
-        The standard deviation (of the population) is at least `floor`: a column that
-        never changes in the data would otherwise blow up the first time it does at
-        test time. Final observations are not counted.
+        Final observations are not counted.
 
         Raises:
           ValueError: if the store is empty.
         """
+        if self.kept_moments is not None:
+            return self.kept_moments
         if not len(self):
             raise ValueError("expected at least one episode, found none")
-        count, mean, squares = 0, np.zeros(self.spaces.observation), 0.0
+        count, mean = 0, np.zeros(self.spaces.observation)
+        squares = np.zeros(self.spaces.observation)
         for start in range(0, len(self.observations), _CHUNK_STEPS):
             # Chan, Golub, LeVeque 1979: merging chunk means is stable, a running sum of
             # squares is not.
@@ -206,7 +188,136 @@ class EpisodeStore:
             )
             mean = mean + delta * (len(chunk) / total)
             count = total
-        return mean, np.maximum(np.sqrt(squares / count), floor)
+        return Moments(mean, squares / count)
+
+
+def observation_statistics(
+    stores: Sequence[EpisodeStore], *, floor: float = 1e-3
+) -> tuple[Float64[np.ndarray, " O"], Float64[np.ndarray, " O"]]:
+    """Mean and standard deviation of each observation column over all steps.
+
+    The standard deviation (of the population) is at least `floor`: a column that never
+    changes in the data would otherwise blow up the first time it does at test time.
+
+    Raises:
+      ValueError: if a store is empty.
+    """
+    moments = [store.moments for store in stores]
+    if len(moments) == 1:
+        mean, variance = moments[0]
+    else:
+        counts = [len(store.observations) for store in stores]
+        mean = np.average([one.mean for one in moments], axis=0, weights=counts)
+        about = [one.variance + np.square(one.mean - mean) for one in moments]
+        variance = np.average(about, axis=0, weights=counts)
+    return mean, np.maximum(np.sqrt(variance), floor)
+
+
+@runtime_checkable
+class Column(Protocol):
+    """An array that grows by rows."""
+
+    def append(self, values: np.ndarray) -> None:
+        """Adds rows, all of one shape and type but for their number."""
+        ...
+
+    def finish(self) -> np.ndarray:
+        """All rows; nothing is added afterwards."""
+        ...
+
+
+class _InMemory:
+    """Pieces, joined at the end."""
+
+    def __init__(self):
+        self._pieces: list[np.ndarray] = []
+
+    def append(self, values: np.ndarray) -> None:
+        self._pieces.append(values)
+
+    def finish(self) -> np.ndarray:
+        # The pieces are let go at once: the peak of a build is the dataset and its
+        # widest column, not the dataset twice.
+        whole, self._pieces = np.concatenate(self._pieces), []
+        return whole
+
+
+class StoreBuilder:
+    """Fills a store, an episode at a time, through columns of its maker's choice."""
+
+    def __init__(self, spaces: Spaces, column: Callable[[str, np.ndarray], Column]):
+        """`column(name, like)` makes the column of a per-step array.
+
+        `name` is that of a field of `EpisodeStore`, or of an extra array after
+        `extras/`; `like` are rows of its type and shape.
+        """
+        self._spaces, self._make = spaces, column
+        self._columns: dict[str, Column] = {}
+        self._episodes: dict[str, list] = {name: [] for name in _PER_EPISODE}
+        self._lengths: list[int] = []
+        self._first: Episode | None = None
+
+    def add(self, episode: Episode) -> None:
+        """Checks an episode and adds it.
+
+        Raises:
+          ValueError: if it breaks its contract; the message names its index and field.
+        """
+        check_episode(episode, self._spaces, len(self._lengths), like=self._first)
+        if self._first is None:
+            self._first = episode
+        rewards = episode.rewards.astype(np.float64)
+        arrays = {
+            "observations": episode.observations,
+            "actions": episode.actions,
+            "rewards": episode.rewards,
+            "discounts": episode.discounts,
+            "past_rewards": np.cumsum(rewards) - rewards,
+            **{f"extras/{name}": values for name, values in episode.extras.items()},
+        }
+        for name, values in arrays.items():
+            if name not in self._columns:
+                self._columns[name] = self._make(name, values)
+            self._columns[name].append(values)
+        self._lengths.append(len(episode.rewards))
+        entries = self._episodes
+        # Copied: it may be a view that would keep its whole record alive.
+        entries["final_observations"].append(episode.final_observation.copy())
+        entries["has_final_observation"].append(episode.has_final_observation)
+        entries["terminated"].append(episode.terminated)
+        entries["truncated"].append(episode.truncated)
+        entries["tasks"].append(episode.task)
+        entries["episode_ids"].append(episode.episode_id)
+
+    def build(self) -> EpisodeStore:
+        """The store of all episodes added.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        if self._first is None:
+            raise ValueError("expected at least one episode, found none")
+        entries = self._episodes
+        columns: dict[str, Any] = {
+            name: self._columns.pop(name).finish() for name in [*self._columns]
+        }
+        extras = {
+            name.removeprefix("extras/"): columns.pop(name)
+            for name in [*columns]
+            if name.startswith("extras/")
+        }
+        return EpisodeStore(
+            spaces=self._spaces,
+            **columns,
+            offsets=_offsets(np.asarray(self._lengths, np.int64)),
+            final_observations=np.stack(entries["final_observations"]),
+            has_final_observation=np.asarray(entries["has_final_observation"], bool),
+            terminated=np.asarray(entries["terminated"], bool),
+            truncated=np.asarray(entries["truncated"], bool),
+            tasks=np.asarray(entries["tasks"], np.str_),
+            episode_ids=np.asarray(entries["episode_ids"], np.int64),
+            extras=extras,
+        )
 
 
 def _offsets(lengths: Int64[np.ndarray, " episodes"]) -> Int64[np.ndarray, " bounds"]:

@@ -11,14 +11,25 @@ A token never shows its own step's action or anything that came of it.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import jax
 import numpy as np
+from jaxtyping import Int64
 
+from ring_rl.data.rows import ChainRow, Row, which
 from ring_rl.types import Batch, Chain, Discrete, Spaces, Tokens
 
 FIELDS = ("target_return", "observation", "action", "reward", "completion")
 KNOWN_BEFORE_ACTING = ("target_return", "observation")
+# Fields of `Chain` that they come from.
+_COLUMNS = {
+    "target_return": "target_returns",
+    "observation": "observations",
+    "action": "actions",
+    "reward": "rewards",
+    "completion": "completions",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,58 +99,114 @@ def empty_actions(rows: int, length: int, spaces: Spaces) -> np.ndarray:
     return np.zeros((rows, length, spaces.action.size), np.float32)
 
 
-def _previous(values: np.ndarray) -> np.ndarray:
-    """Each step's value moved to the step after it; 0 at the start."""
-    moved = np.zeros_like(values)
-    moved[1:] = values[:-1]
-    return moved
+@runtime_checkable
+class Steps(Protocol):
+    """The steps of a row, of one chain after another: a `Row`, or a `ChainRow`."""
+
+    starts: Int64[np.ndarray, " chains"]
+    steps: int
+
+    def locate(self, steps: Int64[np.ndarray, " k"]) -> Any:
+        """Places of steps of the row, which ascend."""
+        ...
+
+    def read(self, name: str, place: Any) -> np.ndarray:
+        """`[k ...]` of a field of `Chain` at places."""
+        ...
 
 
-def write_chain(
-    batch: Batch, row: int, start: int, segment: int, chain: Chain, config: TokenConfig
-) -> int:
-    """Writes a chain's tokens into a row of NumPy arrays; returns how many.
+def fill(
+    rows: Sequence[Steps],
+    ranges: Sequence[range],
+    config: TokenConfig,
+    spaces: Spaces,
+) -> Batch:
+    """The tokens of `ranges` of each row, NumPy arrays `[rows length ...]`.
 
-    `start` is the first token's place in the row, `segment` the chain's id there (of
-    its first step, where each step is a segment of its own).
+    A range counts tokens of a row in natural order; those beyond its end are padding.
+    Chains of a row are segments that do not see each other. Nothing is read for other
+    tokens, whatever the length of the row.
     """
-    steps = len(chain.rewards)
-    values = {
-        "target_return": chain.target_returns,
-        "observation": chain.observations,
-        "action": chain.actions,
-        "reward": chain.rewards,
-        "completion": chain.completions,
-    }
-    stride = config.tokens_per_step
-    count = steps * stride
-    tokens = Tokens(*(array[row, start : start + count] for array in batch.tokens))
-    acting = slice(None)
-    for index, field in enumerate(FIELDS):
+    length = sum(map(len, ranges))
+    batch = Batch(
+        empty_tokens(len(rows), length, spaces),
+        label=empty_actions(len(rows), length, spaces),
+        weight=np.zeros((len(rows), length), np.float32),
+    )
+    for index, row in enumerate(rows):
+        stop = 0
+        for some in ranges:
+            start, stop = stop, stop + len(some)
+            end = min(some.stop, row.steps * config.tokens_per_step)
+            some = range(some.start, end, some.step)
+            part = slice(start, start + len(some))
+            if some:
+                columns = [array[index, part] for array in jax.tree.leaves(batch)]
+                _fill_range(_like(batch, columns), row, some, config)
+    return batch
+
+
+def _like(batch: Batch, columns: list[np.ndarray]) -> Batch:
+    """The columns in the structure of a batch."""
+    return jax.tree.unflatten(jax.tree.structure(batch), columns)
+
+
+def _fill_range(batch: Batch, row: Steps, some: range, config: TokenConfig) -> None:
+    """Writes the tokens of a range into the arrays `[len(some) ...]` of a batch."""
+    stride, tokens = config.tokens_per_step, batch.tokens
+    index = np.arange(some.start, some.stop, some.step)
+    steps = index // stride
+    chain = which(row.starts, steps)
+    starts = row.starts[chain]
+    if config.memory == "chain":
+        tokens.positions[:] = index - starts * stride
+        tokens.segments[:] = chain
+    else:
+        tokens.positions[:] = index % stride
+        tokens.segments[:] = steps
+    if config.layout == "fused":
+        _fill_fused(batch, row, steps, starts, config)
+    else:
+        _fill_interleaved(batch, row, steps, index % stride, config)
+
+
+def _fill_fused(
+    batch: Batch, row: Steps, steps: np.ndarray, starts: np.ndarray, config: TokenConfig
+) -> None:
+    """One token a step; `starts` are the first steps of the chains that they are in."""
+    tokens, place = batch.tokens, row.locate(steps)
+    # A first step has none before it: itself is read instead, and 0 written over it.
+    before, first = row.locate(np.maximum(steps - 1, starts)), steps == starts
+    for number, field in enumerate(FIELDS):
         if field not in config.fields:
             continue
-        if config.layout == "interleaved":
-            place = slice(config.fields.index(field), None, stride)
-            getattr(tokens, field)[place] = values[field]
-            tokens.present[place, index] = True
-            if field == "observation":
-                acting = place
-        elif field in KNOWN_BEFORE_ACTING:
-            getattr(tokens, field)[:] = values[field]
-            tokens.present[:, index] = True
-        else:
-            getattr(tokens, field)[:] = _previous(values[field])
-            tokens.present[1:, index] = True
-    tokens.timestep[:] = np.repeat(chain.timesteps, stride)
-    if config.memory == "chain":
-        tokens.positions[:] = np.arange(count)
-        tokens.segments[:] = segment
-    else:
-        tokens.positions[:] = np.tile(np.arange(stride), steps)
-        tokens.segments[:] = segment + np.repeat(np.arange(steps), stride)
-    batch.label[row, start : start + count][acting] = chain.actions
-    batch.weight[row, start : start + count][acting] = chain.weights
-    return count
+        known = field in KNOWN_BEFORE_ACTING
+        values = getattr(tokens, field)
+        values[:] = row.read(_COLUMNS[field], place if known else before)
+        tokens.present[:, number] = True
+        if not known:
+            values[first] = 0
+            tokens.present[first, number] = False
+    tokens.timestep[:] = row.read("timesteps", place)
+    batch.label[:] = row.read("actions", place)
+    batch.weight[:] = row.read("weights", place)
+
+
+def _fill_interleaved(
+    batch: Batch, row: Steps, steps: np.ndarray, which_field: np.ndarray,
+    config: TokenConfig,
+) -> None:  # fmt: skip
+    """One token a field of each step."""
+    tokens = batch.tokens
+    for turn, field in enumerate(config.fields):
+        here = np.flatnonzero(which_field == turn)
+        place = row.locate(steps[here])
+        getattr(tokens, field)[here] = row.read(_COLUMNS[field], place)
+        tokens.present[here, FIELDS.index(field)] = True
+        tokens.timestep[here] = row.read("timesteps", place)
+        if field == "observation":
+            batch.label[here] = row.read("actions", place)
+            batch.weight[here] = row.read("weights", place)
 
 
 def pack(
@@ -154,16 +221,8 @@ def pack(
     Chains of a row follow each other from its start, as segments that do not see each
     other.
     """
-    batch = Batch(
-        empty_tokens(rows, length, spaces),
-        label=empty_actions(rows, length, spaces),
-        weight=np.zeros((rows, length), np.float32),
-    )
-    used = np.zeros(rows, np.int64)
-    segments = np.zeros(rows, np.int64)
+    members: list[list[Chain]] = [[] for _ in range(rows)]
     for row, chain in chains:
-        used[row] += write_chain(
-            batch, row, int(used[row]), int(segments[row]), chain, config
-        )
-        segments[row] += 1 if config.memory == "chain" else len(chain.rewards)
-    return batch
+        members[row].append(chain)
+    steps = [ChainRow(some) if some else Row([], []) for some in members]
+    return fill(steps, [range(length)], config, spaces)

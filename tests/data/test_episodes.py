@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.episodes import EpisodeStore, observation_statistics
 from ring_rl.types import Discrete, Spaces
 
 
@@ -47,7 +47,7 @@ def test_select_reorders_repeats_and_may_be_empty(store, assert_same_episode):
     assert len(empty) == 0
     assert empty.returns.shape == (0,)
     with pytest.raises(ValueError, match="at least one episode"):
-        empty.observation_statistics()
+        observation_statistics([empty])
     with pytest.raises(IndexError):
         store.select([3])
 
@@ -66,12 +66,12 @@ def test_statistics_equal_two_passes_over_many_chunks(make_episode, spaces):
     episode.observations[:, 0] += 1e4  # a running sum of squares would lose the rest
     episode.observations[:, 1] = 7
     store = EpisodeStore.from_episodes([episode], spaces)
-    mean, deviation = store.observation_statistics()
+    mean, deviation = observation_statistics([store])
     exact = store.observations.astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(deviation[[0, 2]], exact.std(axis=0)[[0, 2]], rtol=1e-9)
     assert deviation[1] == 1e-3
-    assert store.observation_statistics(floor=0.5)[1][1] == 0.5
+    assert observation_statistics([store], floor=0.5)[1][1] == 0.5
 
 
 def test_memory_mapped_arrays(store, tmp_path, assert_same_episode):
@@ -84,7 +84,7 @@ def test_memory_mapped_arrays(store, tmp_path, assert_same_episode):
     assert_same_episode(on_disk.episode(2), store.episode(2))
     np.testing.assert_array_equal(on_disk.returns, store.returns)
     np.testing.assert_array_equal(
-        on_disk.observation_statistics(), store.observation_statistics()
+        observation_statistics([on_disk]), observation_statistics([store])
     )
 
 
@@ -142,3 +142,17 @@ def test_discrete_actions_are_in_range(make_episode):
 def test_no_episodes(spaces):
     with pytest.raises(ValueError, match="at least one episode"):
         EpisodeStore.from_episodes([], spaces)
+
+
+def test_statistics_of_several_stores_are_of_all_their_steps(make_episode, spaces):
+    def shifted(steps, seed):
+        episode = make_episode(steps, seed=seed)
+        return episode._replace(observations=episode.observations * seed + 10 * seed)
+
+    episodes = [shifted(steps, seed) for seed, steps in enumerate((7, 30, 11))]
+    together = EpisodeStore.from_episodes(episodes, spaces)
+    apart = [EpisodeStore.from_episodes(part, spaces) for part in
+             (episodes[:1], episodes[1:])]  # fmt: skip
+    np.testing.assert_allclose(
+        observation_statistics(apart), observation_statistics([together]), rtol=1e-12
+    )

@@ -6,7 +6,8 @@ from ring_rl.attention import permutation
 from ring_rl.data.chains import ChainConfig, draw_members
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.loader import ChainLoader, LoaderConfig
-from ring_rl.data.tokens import TokenConfig
+from ring_rl.data.rows import Row
+from ring_rl.data.tokens import TokenConfig, fill
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.types import Discrete, Spaces
 
@@ -139,7 +140,7 @@ def test_a_chain_that_does_not_fit_keeps_its_best_members(store):
     shortened = 0
     for step in range(40):
         random = np.random.default_rng((loader.seed, step))
-        drawn = draw_members(loader.groups, 5, random)
+        drawn = draw_members(loader.groups[0], loader.chains, random)
         kept, room = [], 8
         for member in drawn[np.argsort(-store.returns[drawn], kind="stable")]:
             room -= LENGTHS[member]
@@ -179,3 +180,82 @@ def test_only_the_best_share_is_drawn(store):
     best = {int(group[np.argmax(store.returns[group])]) for group in
             store.by_task().values()}  # fmt: skip
     assert seen == best
+
+
+def test_datasets_are_mixed_by_weight(store, make_episode):
+    episodes = [
+        make_episode(3, seed=seed, spaces=SPACES, extras={}, task="c",
+                     observations=np.full((3, 2), 100 + seed, np.float32))
+        for seed in range(4)
+    ]  # fmt: skip
+    other = EpisodeStore.from_episodes(episodes, SPACES)
+    loader = ChainLoader(
+        [store, other],
+        LoaderConfig(rows=3, row_steps=17),
+        ChainConfig(trajectories=3),
+        TokenConfig(),
+        seed=0,
+        weights=(1.0, 3.0),
+    )
+    of_other = total = 0
+    for step in range(150):
+        for row in loader.plan(step):
+            sources = row.members.store[np.diff(row.members.chain, prepend=-1) > 0]
+            of_other, total = of_other + int(sources.sum()), total + len(sources)
+        batch = loader.batch(step)
+        for row in range(3):
+            for observations, targets in segments_of(batch, row):
+                # A chain is of one dataset, told its own largest return.
+                source = other if observations[0, 0] >= 100 else store
+                returns = source.returns[observations[:, 0] % 100]
+                assert len({value >= 100 for value in observations[:, 0]}) == 1
+                first = np.flatnonzero(np.diff(observations[:, 0], prepend=-1))
+                np.testing.assert_allclose(targets[first], returns.max(), rtol=1e-6)
+    # Short chains fit where long ones do not, so a little more than three quarters.
+    assert 0.72 < of_other / total < 0.9
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [((1.0,), "a weight above 0 for each of 2"), ((1.0, 0.0), "a weight above 0")],
+)
+def test_wrong_weights_are_refused(store, weights, message):
+    with pytest.raises(ValueError, match=message):
+        ChainLoader(
+            [store, store], LoaderConfig(), ChainConfig(), TokenConfig(), seed=0,
+            weights=weights,
+        )  # fmt: skip
+
+
+def test_datasets_of_other_spaces_are_refused(store, make_episode, spaces):
+    other = EpisodeStore.from_episodes([make_episode(3)], spaces)
+    with pytest.raises(ValueError, match="datasets of the same spaces"):
+        ChainLoader(
+            [store, other], LoaderConfig(), ChainConfig(), TokenConfig(), seed=0
+        )
+
+
+@pytest.mark.parametrize("form", ["fused", "interleaved"])
+def test_crops_fit_short_rows(store, form):
+    tokens = TokenConfig(layout=form)
+    loader = make_loader(store, row_steps=4, crop_steps=2, tokens=tokens)
+    for step in range(10):
+        for row in loader.plan(step):
+            assert (row.members.steps <= 2).all() and row.steps <= 4
+    assert make_loader(store, row_steps=0, crop_steps=2).row_steps == 3 * 2
+
+
+def test_a_shard_reads_the_steps_of_its_own_tokens_only(store, monkeypatch):
+    loader = make_loader(store, rows=1)
+    (row,) = loader.plan(0)
+    read = []
+    locate = Row.locate
+    monkeypatch.setattr(
+        Row, "locate", lambda self, steps: read.append(steps) or locate(self, steps)
+    )
+    part = fill([row], [range(3, 6)], loader.tokens, SPACES)
+    steps = set(np.concatenate(read).tolist())
+    # And the step before, of which a fused token shows what came.
+    assert {3, 4, 5} <= steps <= {2, 3, 4, 5}
+    whole = loader.batch(0)
+    assert_same(part, jax.tree.map(lambda x: x[:, 3:6], whole))
