@@ -26,7 +26,8 @@ runtime.prepare()  # four devices on a CPU, so that the ring is a ring
 
 from ring_rl.configs import presets
 from ring_rl.configs.datasets import open_datasets
-from ring_rl.data.inspect import inspect, text_histogram
+from ring_rl.data.histogram import text_histogram
+from ring_rl.data.inspect import inspect
 
 # %% [markdown]
 # ## The data

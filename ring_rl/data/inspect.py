@@ -1,7 +1,6 @@
 """What is in a dataset, and what is odd about it, as JSON values and as text."""
 
 import numpy as np
-from jaxtyping import Float64
 
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.manifest import quantiles, spaces_to_json
@@ -37,24 +36,6 @@ def inspect(store: EpisodeStore) -> dict:
         "task_count": len(tasks),
         "anomalies": _anomalies(store),
     }
-
-
-def text_histogram(
-    returns: Float64[np.ndarray, " episodes"], *, bins: int = 10, width: int = 40
-) -> str:
-    """A histogram of returns, a line a bin: its edges, its count, a bar.
-
-    Bins are half-open except the last one; the longest bar has `width` characters.
-    """
-    counts, edges = np.histogram(returns, bins=bins)
-    labels = [f"{edge:.6g}" for edge in edges]
-    label_width = max(map(len, labels))
-    count_width = len(str(counts.max()))
-    return "\n".join(
-        f"{low:>{label_width}} to {high:>{label_width}}  {count:>{count_width}}  "
-        f"{'#' * -(-count * width // max(counts.max(), 1))}".rstrip()
-        for low, high, count in zip(labels[:-1], labels[1:], counts, strict=True)
-    )
 
 
 def _anomalies(store: EpisodeStore) -> list[str]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ring_rl.data.episodes import EpisodeStore
-from ring_rl.data.inspect import inspect, text_histogram
+from ring_rl.data.histogram import text_histogram, write_histograms
+from ring_rl.data.inspect import inspect
 from ring_rl.types import Continuous, Discrete, Spaces
 
 
@@ -114,3 +115,12 @@ def test_histogram_is_text():
         "3 to 4  1  ##",
     ]
     assert text_histogram(np.array([5.0])).count("\n") == 9
+
+
+def test_the_picture_is_a_png_of_both_distributions(make_episode, spaces, tmp_path):
+    store = store_of([make_episode(4, seed=seed) for seed in range(5)], spaces)
+    path = tmp_path / "returns.png"
+    write_histograms(path, store, title="made")
+    assert path.read_bytes().startswith(b"\x89PNG\r\n")
+    with pytest.raises(ValueError, match="place to write a picture"):
+        write_histograms(tmp_path / "absent" / "x.png", store, title="made")
