@@ -6,6 +6,7 @@ Ends with status 1 if anything is out of bounds. Nearly all of the time is compi
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -78,6 +79,11 @@ def _judge_all(cases: list[Case]) -> Verdicts:
     for case in cases:
         if program(case) not in seen:
             seen[program(case)] = None
+            if len(seen) % 16 == 0:
+                # Every compiled program holds maps of memory, of which Linux allows
+                # 65,530 a process; without this the compiler died at program 162.
+                jax.clear_caches()
+                gc.collect()
             done = f"{len(verdicts)}/{len(cases)} cases"
             print(
                 f"{done}, {time.process_time():.0f} CPU-seconds; "
