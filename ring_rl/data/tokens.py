@@ -176,14 +176,15 @@ def _fill_fused(
     """One token a step; `starts` are the first steps of the chains that they are in."""
     tokens, place = batch.tokens, row.locate(steps)
     # A first step has none before it: itself is read instead, and 0 written over it.
-    before, first = row.locate(np.maximum(steps - 1, starts)), steps == starts
+    before = row.locate(np.maximum(steps - 1, starts))
+    first = np.flatnonzero(steps == starts)
+    tokens.present[:] = [field in config.fields for field in FIELDS]
     for number, field in enumerate(FIELDS):
         if field not in config.fields:
             continue
         known = field in KNOWN_BEFORE_ACTING
         values = getattr(tokens, field)
         values[:] = row.read(_COLUMNS[field], place if known else before)
-        tokens.present[:, number] = True
         if not known:
             values[first] = 0
             tokens.present[first, number] = False
