@@ -9,8 +9,9 @@ import numpy as np
 
 from ring_rl.collect import DarkRoomBehaviour, record
 from ring_rl.configs.run import Collected, DarkRoom, RunConfig
-from ring_rl.data.episodes import EpisodeStore, observation_statistics
+from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.manifest import spaces_from_json, spaces_to_json
+from ring_rl.data.moments import combine_moments, mean_and_deviation
 from ring_rl.data.rlds import write_rlds
 from ring_rl.data.store import open_store
 from ring_rl.types import Scaling, Spaces
@@ -107,7 +108,8 @@ def derive(config: RunConfig, stores: Sequence[EpisodeStore]) -> Derived:
     """
     spaces = stores[0].spaces
     if config.data.normalise:
-        mean, std = observation_statistics(stores)
+        moments = combine_moments([store.moments for store in stores])
+        mean, std = mean_and_deviation(moments)
     else:
         mean, std = np.zeros(spaces.observation), np.ones(spaces.observation)
     returns = np.concatenate([store.returns for store in stores])

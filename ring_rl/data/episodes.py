@@ -9,15 +9,15 @@ arrays are in memory (`EpisodeStore.from_episodes`) or mapped from files
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64, Shaped
 
 from ring_rl.data.checks import check_episode
+from ring_rl.data.moments import Moments, compute_moments
 from ring_rl.types import Episode, Spaces
 
-_CHUNK_STEPS = 1 << 16  # rows looked at together: bounds the memory of a pass
 _PER_STEP = ("observations", "actions", "rewards", "discounts", "past_rewards")
 _PER_EPISODE = (
     "final_observations",
@@ -27,13 +27,6 @@ _PER_EPISODE = (
     "tasks",
     "episode_ids",
 )
-
-
-class Moments(NamedTuple):
-    """Mean and population variance `[O]` float64 of observations."""
-
-    mean: Float64[np.ndarray, " O"]
-    variance: Float64[np.ndarray, " O"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,9 +155,7 @@ class EpisodeStore:
 
     @functools.cached_property
     def moments(self) -> Moments:
-        """Mean and variance of each observation column, in one pass in float64.
-
-        Final observations are not counted.
+        """Of the observations at all steps; final observations are not counted.
 
         Raises:
           ValueError: if the store is empty.
@@ -173,44 +164,7 @@ class EpisodeStore:
             return self.kept_moments
         if not len(self):
             raise ValueError("expected at least one episode, found none")
-        count, mean = 0, np.zeros(self.spaces.observation)
-        squares = np.zeros(self.spaces.observation)
-        for start in range(0, len(self.observations), _CHUNK_STEPS):
-            # Chan, Golub, LeVeque 1979: merging chunk means is stable, a running sum of
-            # squares is not.
-            chunk = self.observations[start : start + _CHUNK_STEPS].astype(np.float64)
-            chunk_mean = chunk.mean(axis=0)
-            delta, total = chunk_mean - mean, count + len(chunk)
-            squares = (
-                squares
-                + np.square(chunk - chunk_mean).sum(axis=0)
-                + np.square(delta) * (count * len(chunk) / total)
-            )
-            mean = mean + delta * (len(chunk) / total)
-            count = total
-        return Moments(mean, squares / count)
-
-
-def observation_statistics(
-    stores: Sequence[EpisodeStore], *, floor: float = 1e-3
-) -> tuple[Float64[np.ndarray, " O"], Float64[np.ndarray, " O"]]:
-    """Mean and standard deviation of each observation column over all steps.
-
-    The standard deviation (of the population) is at least `floor`: a column that never
-    changes in the data would otherwise blow up the first time it does at test time.
-
-    Raises:
-      ValueError: if a store is empty.
-    """
-    moments = [store.moments for store in stores]
-    if len(moments) == 1:
-        mean, variance = moments[0]
-    else:
-        counts = [len(store.observations) for store in stores]
-        mean = np.average([one.mean for one in moments], axis=0, weights=counts)
-        about = [one.variance + np.square(one.mean - mean) for one in moments]
-        variance = np.average(about, axis=0, weights=counts)
-    return mean, np.maximum(np.sqrt(variance), floor)
+        return compute_moments(self.observations)
 
 
 @runtime_checkable

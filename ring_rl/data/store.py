@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ring_rl.data.episodes import EpisodeStore, Moments, StoreBuilder
+from ring_rl.data.episodes import EpisodeStore, StoreBuilder
 from ring_rl.data.manifest import MANIFEST_NAME, spaces_from_json, spaces_to_json
+from ring_rl.data.moments import Moments
 from ring_rl.data.rlds import open_rlds
 from ring_rl.data.staging import staged_directory
 from ring_rl.types import Discrete, Spaces
@@ -184,6 +185,7 @@ def _map(folder: Path, identity: str) -> EpisodeStore:
         steps, episodes = int(index["steps"]), int(index["episodes"])
         extras = [str(name) for name in index["extras"]]
         moments = Moments(
+            steps,
             np.asarray(index["observation_mean"], np.float64),
             np.asarray(index["observation_variance"], np.float64),
         )

@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ring_rl.data.episodes import EpisodeStore, observation_statistics
+from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.moments import combine_moments, mean_and_deviation
 from ring_rl.types import Discrete, Spaces
 
 
@@ -47,7 +48,7 @@ def test_select_reorders_repeats_and_may_be_empty(store, assert_same_episode):
     assert len(empty) == 0
     assert empty.returns.shape == (0,)
     with pytest.raises(ValueError, match="at least one episode"):
-        observation_statistics([empty])
+        empty.moments  # noqa: B018
     with pytest.raises(IndexError):
         store.select([3])
 
@@ -66,12 +67,12 @@ def test_statistics_equal_two_passes_over_many_chunks(make_episode, spaces):
     episode.observations[:, 0] += 1e4  # a running sum of squares would lose the rest
     episode.observations[:, 1] = 7
     store = EpisodeStore.from_episodes([episode], spaces)
-    mean, deviation = observation_statistics([store])
+    mean, deviation = mean_and_deviation(store.moments)
     exact = store.observations.astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(deviation[[0, 2]], exact.std(axis=0)[[0, 2]], rtol=1e-9)
     assert deviation[1] == 1e-3
-    assert observation_statistics([store], floor=0.5)[1][1] == 0.5
+    assert mean_and_deviation(store.moments, floor=0.5)[1][1] == 0.5
 
 
 def test_memory_mapped_arrays(store, tmp_path, assert_same_episode):
@@ -84,7 +85,7 @@ def test_memory_mapped_arrays(store, tmp_path, assert_same_episode):
     assert_same_episode(on_disk.episode(2), store.episode(2))
     np.testing.assert_array_equal(on_disk.returns, store.returns)
     np.testing.assert_array_equal(
-        observation_statistics([on_disk]), observation_statistics([store])
+        mean_and_deviation(on_disk.moments), mean_and_deviation(store.moments)
     )
 
 
@@ -153,6 +154,7 @@ def test_statistics_of_several_stores_are_of_all_their_steps(make_episode, space
     together = EpisodeStore.from_episodes(episodes, spaces)
     apart = [EpisodeStore.from_episodes(part, spaces) for part in
              (episodes[:1], episodes[1:])]  # fmt: skip
-    np.testing.assert_allclose(
-        observation_statistics(apart), observation_statistics([together]), rtol=1e-12
-    )
+    combined = combine_moments([store.moments for store in apart])
+    assert combined.rows == together.moments.rows == 48
+    for one, other in zip(combined, together.moments, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
