@@ -9,6 +9,8 @@ import difflib
 
 import gymnasium
 
+from ring_rl.envs.from_dm_control import register_dm_control
+from ring_rl.envs.hidden_tasks import register_hidden_tasks
 from ring_rl.types import Continuous, Discrete, Spaces
 
 _OURS = {"ring_rl/DarkRoom-v0": "ring_rl.envs.dark_room:DarkRoomEnv"}
@@ -45,11 +47,44 @@ _FAMILIES = (
         20,
         tasks=True,
     ),
+    Family(
+        "ring_rl/PointMassMaze-v0",
+        "hidden goal anywhere in a maze, ExoRL's four corners held out",
+        Spaces(4, _unit_box(2)),
+        1000,
+        tasks=True,
+    ),
+    Family(
+        "ring_rl/Walker-v0",
+        "hidden task: stand, walk, run or flip",
+        Spaces(24, _unit_box(6)),
+        1000,
+        tasks=True,
+    ),
+    Family(
+        "ring_rl/Cheetah-v0",
+        "hidden task: run forward or backward",
+        Spaces(17, _unit_box(6)),
+        1000,
+        tasks=True,
+    ),
     Family("HalfCheetah-v5", "MuJoCo: run", Spaces(17, _unit_box(6)), 1000),
     Family("Hopper-v5", "MuJoCo: hop on one leg", Spaces(11, _unit_box(3)), 1000),
     Family("Walker2d-v5", "MuJoCo: walk on two legs", Spaces(17, _unit_box(6)), 1000),
     Family("Ant-v5", "MuJoCo: run on four legs", Spaces(105, _unit_box(8)), 1000),
     Family("CartPole-v1", "balance a pole on a cart", Spaces(4, Discrete(2)), 500),
+    Family(
+        "dmc/walker-walk",
+        "DeepMind Control Suite; so is any task, as dmc/DOMAIN-TASK",
+        Spaces(24, _unit_box(6)),
+        1000,
+    ),
+    Family(
+        "exorl/walker_flip",
+        "ExoRL; so is any of its tasks, as exorl/DOMAIN_TASK",
+        Spaces(24, _unit_box(6)),
+        1000,
+    ),
     Family(
         "Pendulum-v1",
         "swing up a pendulum",
@@ -67,6 +102,8 @@ def register() -> None:
     for name, entry_point in _OURS.items():
         if name not in gymnasium.registry:
             gymnasium.register(name, entry_point=entry_point)
+    register_dm_control()
+    register_hidden_tasks()
 
 
 def families() -> tuple[Family, ...]:

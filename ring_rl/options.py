@@ -4,6 +4,7 @@ The names that options leave are those of the parameters in `ring_rl.commands`.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -86,6 +87,32 @@ def _count(text: str) -> int:
     return int(text)
 
 
+# In short what `ring_rl.data.array_fields` says, which is not imported for a help.
+_FIELDS = (
+    "observations, next_observations [steps width], actions [steps width] or integers "
+    "[steps], rewards, discounts [steps]; to tell episodes apart lengths [episodes], "
+    "offsets [episodes + 1], starts, terminals or timeouts [steps] (0 and 1); "
+    "final_observations [episodes width], has_final_observation, terminated, "
+    "truncated, tasks, episode_ids [episodes]; action_low, action_high [width], "
+    "action_count [1]; extras/ANY [steps ...]. With lengths, steps may be "
+    "[episodes time], padded at the end"
+)
+
+
+def _keys(text: str) -> dict[str, str]:
+    words = text.split(",")
+    keys: dict[str, str] = {}
+    for word in words:
+        field, _, name = word.partition("=")
+        keys[field] = name
+    if len(keys) < len(words) or not all(field and keys[field] for field in keys):
+        raise argparse.ArgumentTypeError(
+            "expected different fields and the arrays that they are, such as "
+            f"observations=obs,rewards=r, found {text!r}"
+        )
+    return keys
+
+
 def _temperature(text: str) -> float:
     try:
         found = float(text)
@@ -96,11 +123,32 @@ def _temperature(text: str) -> float:
     return found
 
 
+def _columns(text: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(
+            f"expected numbers from 0 such as 0,1, found {text!r}"
+        )
+    return tuple(int(word) for word in words)
+
+
+def _goal(text: str) -> tuple[float, ...] | str:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        if "," in text or not text:
+            raise argparse.ArgumentTypeError(
+                "expected coordinates such as 0.5,-1, or the name of an extra such as "
+                f"infos/goal, found {text!r}"
+            ) from None
+        return text
+
+
 def join_bounds(words: Sequence[str]) -> list[str]:
     """Makes `--action-bounds -1,1` one word: argparse takes `-1,1` for an option."""
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] == "--action-bounds":
+        if joined and joined[-1] in ("--action-bounds", "--goal"):
             joined[-1] += f"={word}"
         else:
             joined.append(word)
@@ -121,8 +169,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(add("train", help="train a preset", add_help=False))
     _add_evaluate(add("evaluate", help="roll a trained run out, print the statistics"))
     _add_report(add("report", help="table, picture and HTML page of several runs"))
-    _add_data(add("data", help="import and inspect datasets"))
-    _add_bench(add("bench", help="time and memory of attention, training and acting"))
+    _add_data(add("data", help="import, inspect, relabel and export datasets"))
+    _add_bench(
+        add("bench", help="time and memory of attention, training, acting and data")
+    )
     _add_list(add("list", help="presets, environments and datasets"))
     return parser
 
@@ -222,9 +272,17 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     importing = actions.add_parser("import", help="files of another format to RLDS")
     add = importing.add_argument
-    add("source", type=Path, metavar="SOURCE", help="file or folder")
     add(
-        "--format", required=True, metavar="F", help="d4rl (HDF5 file) or rlds (folder)"
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="file or folder, or tfds:NAME/CONFIG[:VERSION] that TFDS has prepared",
+    )
+    add(
+        "--format",
+        metavar="F",
+        help="d4rl (HDF5 file), exorl (folder of episodes), minari (folder or id), "
+        "rlds (folder), npz or hdf5 (arrays of your own, see --keys)",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the dataset")
     add(
@@ -244,13 +302,131 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="cut longer episodes, in environment steps (default: leave them)",
     )
+    add(
+        "--keys",
+        type=_keys,
+        metavar="FIELD=NAME,...",
+        help="what the arrays of an npz or hdf5 file are (default: they are named "
+        f"after the fields); fields: {_FIELDS}",
+    )
+    add(
+        "--discrete",
+        type=_count,
+        metavar="N",
+        help="number of discrete actions, npz and hdf5 (default: counted, where "
+        "actions are integers of one column)",
+    )
+    add(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="where TFDS keeps what it prepared, tfds:NAME only (default: "
+        "$TFDS_DATA_DIR, else ~/tensorflow_datasets)",
+    )
+    add(
+        "--processes",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="that write (default: %(default)s)",
+    )
     add("--overwrite", action="store_true", help="replace a dataset in the folder")
     _add_json(importing)
     importing.set_defaults(function=commands.import_data)
+    _add_export(actions.add_parser("export", help="a dataset to one file"))
     inspecting = actions.add_parser("inspect", help="what is in a dataset")
     inspecting.add_argument("directory", type=Path, metavar="DIR", help="its folder")
+    inspecting.add_argument(
+        "--png",
+        type=Path,
+        metavar="FILE",
+        help="also draw the histograms of returns and lengths",
+    )
     _add_json(inspecting)
     inspecting.set_defaults(function=commands.inspect_data)
+    _add_relabel(actions.add_parser("relabel", help="rewards of another task"))
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("directory", type=Path, metavar="DIR", help="folder of an RLDS dataset")
+    add(
+        "--format",
+        required=True,
+        metavar="F",
+        help="d4rl (the HDF5 file that it was imported from, or a new one) or npz "
+        "(flat arrays)",
+    )
+    add("--out", type=Path, required=True, metavar="FILE", help="the file")
+    add("--overwrite", action="store_true", help="replace a file of that name")
+    _add_json(parser)
+    parser.set_defaults(function=commands.export_data)
+
+
+def _add_relabel(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes a dataset anew with another task and its rewards. An ExoRL task "
+        "(--task walker_walk) is computed from the physics that the dataset has, a "
+        "goal (--goal 0.5,-1 --radius 0.1) from the positions in its observations."
+    )
+    add = parser.add_argument
+    add("directory", type=Path, metavar="DIR", help="folder of an RLDS dataset")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the new one")
+    add(
+        "--task",
+        metavar="NAME",
+        help="domain_task of ExoRL, such as walker_walk; with --goal what the task is "
+        "called (default: goal and its coordinates)",
+    )
+    add(
+        "--goal",
+        type=_goal,
+        metavar="X,Y",
+        help="where reward 1 is given; or an extra with each episode's own goal",
+    )
+    add(
+        "--radius",
+        type=float,
+        metavar="R",
+        help="distance from the goal up to which the reward is 1",
+    )
+    add(
+        "--margin",
+        type=float,
+        default=0.0,
+        metavar="M",
+        help="distance beyond it at which the reward has fallen to 0.1 (default: 0, "
+        "there is none outside)",
+    )
+    add(
+        "--columns",
+        type=_columns,
+        metavar="I,J",
+        help="of the observation, from 0: the position (default: the first ones)",
+    )
+    add(
+        "--extra",
+        metavar="NAME",
+        help="array whose columns are the position after the step (default: the next "
+        "observation)",
+    )
+    add(
+        "--processes",
+        type=_count,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="that compute rewards (default: one a core, here %(default)s)",
+    )
+    add(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where computed rewards are kept, so that a run that was ended goes on "
+        "(default: OUT.rewards, beside --out; none with --goal)",
+    )
+    add("--overwrite", action="store_true", help="replace a dataset in the folder")
+    _add_json(parser)
+    parser.set_defaults(function=commands.relabel_data)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

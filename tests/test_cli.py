@@ -92,6 +92,7 @@ def fails(capsys, *words, code=2):
         ("report",),
         ("data",),
         ("data", "import"),
+        ("data", "export"),
         ("data", "inspect"),
         ("list",),
     ],
@@ -129,6 +130,12 @@ def test_version(capsys):
             + ("--action-bounds", "1"),
             "low,high",
         ),
+        (
+            ("data", "import", "x", "--format", "npz", "--out", "y")
+            + ("--keys", "observations=a,observations=b"),
+            "observations=obs",
+        ),
+        (("data", "export", "x", "--format", "npz"), "--out"),
         (("list", "agents"), "'agents'"),
         (("train", "dark_room", "--seeds", "0,0"), "0,1,2"),
         (("train", "dark_room", "--seeds", "zero"), "'zero'"),
@@ -279,6 +286,10 @@ def test_data_import_hands_on_its_options(capsys, monkeypatch, tmp_path):
         "action_bounds": (-2.0, 1.5),
         "task": None,
         "max_episode_steps": 1000,
+        "keys": None,
+        "discrete": None,
+        "data_dir": None,
+        "processes": 1,
         "overwrite": False,
     }
     progress(1, 1000)

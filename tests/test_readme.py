@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ring_rl.cli import main
+from ring_rl.envs.exorl import make_exorl
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -18,6 +19,7 @@ INSTALLING = ("pip install", "python -m pytest")
 SHORT = {
     "dark-room": "--environment.size 9 --data.episodes 4 --loader.rows 1",
     "hopper": "--loader.row-steps 80 --environment.id Hopper-v5",
+    "offline": "--loader.row-steps 80",
 }
 SHORTER = (
     "--agent.trunk.layers 1 --agent.trunk.width 8 --agent.trunk.heads 1 --loop.steps 2 "
@@ -35,22 +37,51 @@ def commands() -> list[str]:
     return [part.strip() for line in lines for part in line.split("&&")]
 
 
-def write_hopper_data(path: Path) -> None:
-    """Thirty random steps in Hopper's spaces, in D4RL's form."""
+def write_d4rl(path: Path, observation: int, action: int) -> None:
+    """Thirty random steps in D4RL's form."""
     random = np.random.default_rng(0)
     ends = np.arange(30) % 10 == 9
+    following = random.standard_normal((31, observation)).astype(np.float32)
     with h5py.File(path, "w") as file:
-        file["observations"] = random.standard_normal((30, 11)).astype(np.float32)
-        file["actions"] = random.uniform(-1, 1, (30, 3)).astype(np.float32)
+        file["observations"], file["next_observations"] = following[:-1], following[1:]
+        file["actions"] = random.uniform(-1, 1, (30, action)).astype(np.float32)
         file["rewards"] = random.random(30).astype(np.float32)
         file["terminals"] = ends
         file["timeouts"] = np.zeros(30, bool)
 
 
+def write_exorl(folder: Path) -> None:
+    """Two episodes of the walker in ExoRL's form."""
+    folder.mkdir(parents=True)
+    for index in range(2):
+        environment = make_exorl("walker_walk", seed=index)
+        random = np.random.default_rng(index)
+        action = np.zeros(6, np.float32)
+        steps, rows = [environment.reset()], []
+        for number in range(31):
+            step = steps[-1]
+            observation = np.concatenate(
+                [np.ravel(x) for x in step.observation.values()]
+            )
+            rows.append({
+                "observation": observation.astype(np.float32), "action": action,
+                "reward": np.array([step.reward or 0], np.float32),
+                "discount": np.ones(1, np.float32),
+                "physics": environment.physics.get_state(),
+            })  # fmt: skip
+            action = random.uniform(-1, 1, 6).astype(np.float32)
+            if number < 30:
+                steps.append(environment.step(action))
+        arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        np.savez(folder / f"episode_{index:06d}_30.npz", **arrays)
+
+
 @pytest.mark.slow
 def test_every_command_and_program_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    write_hopper_data(tmp_path / "my_data.hdf5")
+    write_d4rl(tmp_path / "my_data.hdf5", 11, 3)
+    write_d4rl(tmp_path / "maze2d.hdf5", 4, 2)
+    write_exorl(tmp_path / "exorl" / "walker" / "rnd" / "buffer")
     ran = 0
     for command in commands():
         words = shlex.split(command)
@@ -61,7 +92,7 @@ def test_every_command_and_program_runs(tmp_path, monkeypatch, capsys):
             words += f"{SHORT[words[2]]} {SHORTER}".split()
         assert main(words[1:]) == 0, (command, capsys.readouterr().err)
         ran += 1
-    assert ran >= 8
+    assert ran >= 15
     assert (tmp_path / "report" / "report.html").exists()
     for program in blocks("python"):
         exec(compile(program, str(README), "exec"), {})

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Parser = argparse.ArgumentParser
@@ -30,6 +31,8 @@ def add_benchmarks(parser: Parser) -> dict[str, Parser]:
         "memory": (_memory, "temporary memory by the compiler's account, nothing run"),
         "step": (_step, "one whole training step of an Agentic Transformer"),
         "decode": (_decode, "one acting step's attention against a long cache"),
+        "data": (_data, "reading, writing and batching a dataset"),
+        "store": (_store, "memory of working with a dataset larger than it"),
     }
     parsers = {}
     for name, (fill, text) in known.items():
@@ -122,6 +125,46 @@ def _step(parser: Parser) -> None:
     )
     parser.add_argument(
         "--compile-only", action="store_true", help="the compiler's memory, nothing run"
+    )
+
+
+def _data(parser: Parser) -> None:
+    parser.epilog = (
+        "M/cpu s is millions of steps, or of tokens, in a second of user and system "
+        "time of all threads and processes; padding is not counted. added MB is what "
+        "reading all of it adds to a new process at its peak, after the imports."
+    )
+    parser.add_argument(
+        "source",
+        type=Path,
+        nargs="?",
+        metavar="SOURCE",
+        help="folder of an RLDS dataset or a D4RL file (default: random numbers in "
+        "the shapes of D4RL's Hopper, 40,000 steps)",
+    )
+    _number(parser, "--processes", 2, "that write")
+    _number(parser, "--trajectories", 4, "most episodes of a chain")
+    _number(parser, "--rows", 16, "of a batch")
+    _number(parser, "--runs", 5, "timed repetitions of each, after one that is not")
+
+
+def _store(parser: Parser) -> None:
+    parser.epilog = (
+        "A D4RL file of random numbers is made, imported, mapped and drawn from. most "
+        "MB is the most anonymous memory of the process in the stage, mapped files not "
+        "counted; before MB what it had before. 20 million steps take some minutes and "
+        "6 GB of disk."
+    )
+    _number(parser, "--steps", 20_000_000, "of the dataset")
+    _number(parser, "--episode-steps", 1000, "of each episode")
+    _number(parser, "--batches", 20, "that are drawn")
+    _number(parser, "--rows", 16, "of a batch")
+    _number(parser, "--trajectories", 4, "most episodes of a chain")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where files are made, and removed (default: the system's temporary one)",
     )
 
 

@@ -57,13 +57,22 @@ def free_bytes(devices: int) -> int | None:
 
 def peak_resident_bytes() -> int:
     """The most memory that this process has held at once, compilation included."""
-    found = _kibibytes(Path("/proc/self/status"), "VmHWM")
+    found = memory_bytes("VmHWM")
     if found is not None:
         return found
     import resource
 
     # Bytes on macOS, where there is no /proc.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory_bytes(name: str) -> int | None:
+    """A figure of this process's memory by the kernel's name of it.
+
+    `VmHWM` is the most that was resident, `VmRSS` what is now, `RssAnon` what of that
+    is not pages of a file. None where there is no /proc.
+    """
+    return _kibibytes(Path("/proc/self/status"), name)
 
 
 def _kibibytes(file: Path, name: str) -> int | None:

@@ -24,6 +24,14 @@ def run(benchmark: str, options: dict[str, Any], say: Say) -> Iterator[Record]:
         config = step.StepConfig(**options)
         machine.prepare(max(config.devices, config.check_devices))
         return step.measure(config, say)
+    if benchmark == "data":
+        from ring_rl.bench import data
+
+        return data.measure(data.DataConfig(**options), say)
+    if benchmark == "store":
+        from ring_rl.bench import store
+
+        return store.measure(store.StoreConfig(**options), say)
     return _attention(benchmark, options, say)
 
 

@@ -10,119 +10,92 @@ Source: Fu et al. 2020, D4RL, arXiv 2004.07219.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
-from jaxtyping import Bool, Int64
 
-from ring_rl.data.hdf5 import (
-    dataset,
-    datasets_below,
-    mismatch,
-    open_hdf5,
-    read_finite,
-    read_rows,
+from ring_rl.data.d4rl_layout import (
+    Boundaries,
+    Layout,
+    read_boundaries,
+    read_layout,
 )
+from ring_rl.data.hdf5 import open_hdf5, read_finite, read_rows
 from ring_rl.types import Continuous, Episode, Spaces
 
 _BLOCK_STEPS = 1 << 16  # rows read together: HDF5 unpacks a whole chunk for one row
 
 
-class _Layout(NamedTuple):
-    """What the names, shapes and types of a file say."""
-
-    steps: int
-    observation: int
-    action: int
-    has_timeouts: bool
-    has_next_observations: bool
-    infos: tuple[str, ...]
-
-
-class _Boundaries(NamedTuple):
-    """Where the episodes of a file end: `[episodes]` each."""
-
-    ends: Int64[np.ndarray, " episodes"]
-    terminated: Bool[np.ndarray, " episodes"]
-    truncated: Bool[np.ndarray, " episodes"]
-
-
-def d4rl_spaces(
-    path: Path, *, action_bounds: tuple[float, float] = (-1.0, 1.0)
-) -> Spaces:
-    """The spaces of a file; it does not say what the bounds of the actions are.
-
-    Raises:
-      ValueError: if the file is not in D4RL's schema, or the bounds are not ascending.
-    """
-    low, high = action_bounds
-    if not -np.inf < low < high < np.inf:
-        raise ValueError(
-            f"action bounds: expected two ascending numbers, found {low} and {high}"
-        )
-    with open_hdf5(Path(path)) as file:
-        layout = _layout(file)
-    return Spaces(
-        layout.observation,
-        Continuous((float(low),) * layout.action, (float(high),) * layout.action),
-    )
-
-
-def read_d4rl(
-    path: Path, *, task: str | None = None, max_episode_steps: int | None = None
-) -> Iterator[Episode]:
-    """The episodes of a file, read a block at a time.
+def open_d4rl(
+    path: Path,
+    *,
+    action_bounds: tuple[float, float] | None = None,
+    task: str | None = None,
+    max_episode_steps: int | None = None,
+) -> tuple[Spaces, Iterator[Episode]]:
+    """The spaces of a file, and its episodes, read a block at a time.
 
     An episode ends at a terminal (`terminated`) or a timeout (`truncated`), and at the
     end of the file (`truncated`). Discounts are 0 at a terminal step, else 1. The final
     observation comes from `next_observations` and is unknown in files without. Actions
-    stay as they are, also beyond the bounds. `infos/*` become extras of that name.
+    stay as they are, also beyond the bounds. Other datasets with a row of numbers a
+    step become extras of that name: `infos/*`; and `next_observations`, where they are
+    not the next row of `observations` all through an episode.
 
     Args:
       path: an HDF5 file.
+      action_bounds: of every action column, which files do not say; -1 to 1 unless
+        given.
       task: name of the task; the file's name without its ending unless given.
       max_episode_steps: cut (`truncated`) what is longer. Files without timeouts need
         it: theirs are otherwise cut at terminals only.
 
     Raises:
-      ValueError: if the file is not in D4RL's schema, before the first episode; if it
-        cannot be read further or holds values that are not finite, when it comes there.
+      ValueError: if the file is not in D4RL's schema or an argument is out of range,
+        before the first episode; if it cannot be read further or holds values that are
+        not finite, when it comes there.
     """
     path = Path(path)
+    low, high = action_bounds or (-1.0, 1.0)
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(
+            f"action bounds: expected two ascending numbers, found {low} and {high}"
+        )
     if max_episode_steps is not None and max_episode_steps < 1:
         raise ValueError(
             f"max_episode_steps: expected at least 1, found {max_episode_steps}"
         )
     with open_hdf5(path) as file:
-        layout = _layout(file)
-        boundaries = _boundaries(file, layout, max_episode_steps)
-    return _episodes(path, layout, boundaries, task or path.stem)
+        layout = read_layout(file)
+        boundaries = read_boundaries(file, layout, max_episode_steps)
+        if layout.has_next_observations and not _follows(file, boundaries):
+            layout = layout._replace(extras=("next_observations", *layout.extras))
+    spaces = Spaces(
+        layout.observation,
+        Continuous((float(low),) * layout.action, (float(high),) * layout.action),
+    )
+    return spaces, _episodes(path, layout, boundaries, task or path.stem)
 
 
 def _episodes(
-    path: Path, layout: _Layout, boundaries: _Boundaries, task: str
+    path: Path, layout: Layout, boundaries: Boundaries, task: str
 ) -> Iterator[Episode]:
     """Reads whole episodes, as many as fit a block, and cuts the block up."""
-    ends = boundaries.ends
-    index = start = 0
     with open_hdf5(path) as file:
-        while index < len(ends):
-            after = int(np.searchsorted(ends, start + _BLOCK_STEPS, side="right"))
-            after = max(after, index + 1)
-            rows = slice(start, int(ends[after - 1]))
+        for first, after, rows in _blocks(boundaries):
             observations = read_finite(file, "observations", rows)
             actions = read_finite(file, "actions", rows)
             rewards = read_finite(file, "rewards", rows).reshape(-1)
-            infos = {name: read_rows(file, name, rows) for name in layout.infos}
+            extras = {name: read_rows(file, name, rows) for name in layout.extras}
             following = (
                 read_finite(file, "next_observations", rows)
                 if layout.has_next_observations
                 else np.zeros_like(observations)
             )
-            for episode in range(index, after):
-                stop = int(ends[episode])
-                steps = slice(start - rows.start, stop - rows.start)
+            start = 0
+            for episode in range(first, after):
+                stop = int(boundaries.ends[episode]) - rows.start
+                steps = slice(start, stop)
                 discounts = np.ones(stop - start, np.float32)
                 discounts[-1] = not boundaries.terminated[episode]
                 yield Episode(
@@ -130,88 +103,37 @@ def _episodes(
                     actions=actions[steps],
                     rewards=rewards[steps],
                     discounts=discounts,
-                    final_observation=following[steps.stop - 1].copy(),
+                    final_observation=following[stop - 1].copy(),
                     has_final_observation=layout.has_next_observations,
                     terminated=bool(boundaries.terminated[episode]),
                     truncated=bool(boundaries.truncated[episode]),
                     task=task,
                     episode_id=episode,
-                    extras={name: values[steps] for name, values in infos.items()},
+                    extras={name: values[steps] for name, values in extras.items()},
                 )
                 start = stop
-            index = after
 
 
-def _boundaries(
-    file: h5py.File, layout: _Layout, max_episode_steps: int | None
-) -> _Boundaries:
-    """Finds the episodes' ends from the flags, the step limit and the file's end."""
-    terminals = _flags(file, "terminals", layout.steps)
-    timeouts = (
-        _flags(file, "timeouts", layout.steps)
-        if layout.has_timeouts
-        else np.zeros_like(terminals)
-    )
-    ends = np.flatnonzero(terminals | timeouts) + 1
-    if not len(ends) or ends[-1] != layout.steps:
-        ends = np.append(ends, layout.steps)
-    if max_episode_steps is not None:
-        starts = np.concatenate([[0], ends[:-1]])
-        ends = np.concatenate(
-            [
-                np.append(np.arange(start, end, max_episode_steps)[1:], end)
-                for start, end in zip(starts, ends, strict=True)
-            ]
-        )
-    terminated = terminals[ends - 1]
-    # Whatever the flags say, an episode that no terminal ended was cut.
-    return _Boundaries(ends, terminated, timeouts[ends - 1] | ~terminated)
+def _blocks(boundaries: Boundaries) -> Iterator[tuple[int, int, slice]]:
+    """Whole episodes, as many as fit a block: the first, the one after, their rows."""
+    ends = boundaries.ends
+    first = start = 0
+    while first < len(ends):
+        after = int(np.searchsorted(ends, start + _BLOCK_STEPS, side="right"))
+        after = max(after, first + 1)
+        yield first, after, slice(start, int(ends[after - 1]))
+        first, start = after, int(ends[after - 1])
 
 
-def _flags(file: h5py.File, name: str, steps: int) -> Bool[np.ndarray, " steps"]:
-    """A flag of every step of the file; a byte a step, so all are read at once."""
-    values = read_rows(file, name, slice(0, steps)).reshape(steps)
-    flags = values.astype(bool)
-    if not np.array_equal(values, flags):
-        row = int(np.flatnonzero(values != flags)[0])
-        raise mismatch(file, name, "0 and 1", f"{values[row]} in row {row}")
-    return flags
-
-
-def _layout(file: h5py.File) -> _Layout:
-    """Checks names, types and shapes of a file without reading its values."""
-    observations, actions = dataset(file, "observations"), dataset(file, "actions")
-    rewards, terminals = dataset(file, "rewards"), dataset(file, "terminals")
-    steps = rewards.shape[0] if rewards.shape else 0
-    if not steps:
-        raise mismatch(file, "rewards", "[steps] numbers", rewards)
-    infos = datasets_below(file, "infos")
-    wide = {"observations": observations, "actions": actions}
-    narrow = {"rewards": rewards, "terminals": terminals}
-    if "timeouts" in file:
-        narrow["timeouts"] = dataset(file, "timeouts")
-    if "next_observations" in file:
-        wide["next_observations"] = dataset(file, "next_observations")
-    others = {name: dataset(file, name) for name in infos}
-    for name, item in (wide | narrow | others).items():
-        kinds, numbers = ("f", "floats") if name in wide else ("biuf", "numbers")
-        if item.dtype.kind not in kinds or item.dtype.itemsize > 8:
-            raise mismatch(file, name, numbers, item)
-        if (item.shape or ())[:1] != (steps,):
-            raise mismatch(file, name, f"{steps} rows as in rewards", item)
-        if name in wide and (item.ndim != 2 or not item.shape[1]):
-            raise mismatch(file, name, f"[{steps}, width] numbers", item)
-        if name in narrow and item.shape not in ((steps,), (steps, 1)):
-            raise mismatch(file, name, f"[{steps}] numbers", item)
-    following = wide.get("next_observations", observations)
-    if following.shape != observations.shape:
-        expected = f"{list(observations.shape)} as in observations"
-        raise mismatch(file, "next_observations", expected, following)
-    return _Layout(
-        steps=steps,
-        observation=observations.shape[1],
-        action=actions.shape[1],
-        has_timeouts="timeouts" in narrow,
-        has_next_observations="next_observations" in wide,
-        infos=infos,
-    )
+def _follows(file: h5py.File, boundaries: Boundaries) -> bool:
+    """Whether the next observation is the next row all through every episode."""
+    for first, after, rows in _blocks(boundaries):
+        inside = np.ones(rows.stop - rows.start, bool)
+        inside[boundaries.ends[first:after] - rows.start - 1] = False
+        observations = read_finite(file, "observations", rows)
+        following = read_finite(file, "next_observations", rows)
+        # As bits: 0 and -0 are equal as numbers, and would come back as the other one.
+        same = following[:-1].view(np.int32) == observations[1:].view(np.int32)
+        if not same.all(axis=1)[inside[:-1]].all():
+            return False
+    return True

@@ -13,6 +13,7 @@ from ring_rl.types import Continuous, Discrete, Spaces
 from ring_rl.version import __version__
 
 MANIFEST_NAME = "ring_rl_manifest.json"
+_LARGEST_BYTES = 16 << 20  # a manifest is a few kB, and 150 bytes a record file
 _LIBRARIES = ("array-record", "numpy", "tensorflow-datasets")
 _QUANTILES = {
     "min": 0.0,
@@ -73,9 +74,12 @@ def read_manifest(directory: Path) -> dict | None:
     path = directory / MANIFEST_NAME
     if not path.is_file():
         return None
+    size = path.stat().st_size
+    if size > _LARGEST_BYTES:
+        raise ValueError(f"{path}: expected {_LARGEST_BYTES} bytes at most, {size=}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested too deep for the parser
         raise ValueError(f"{path}: expected JSON, found {error}") from error
     keys = manifest.keys() if isinstance(manifest, dict) else ()
     missing = [key for key in ("format", "spaces", "files") if key not in keys]
@@ -91,7 +95,7 @@ def read_manifest(directory: Path) -> dict | None:
         for name, entry in manifest["files"].items():
             if not entry.keys() >= {"bytes", "sha256"}:
                 raise ValueError(f"{name}: expected bytes and sha256, found {entry}")
-    except (AttributeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     return manifest
 
@@ -169,7 +173,7 @@ def spaces_from_json(value: dict) -> Spaces:
             low, high = (tuple(map(float, action[side])) for side in ("low", "high"))
             if len(low) == len(high):
                 return Spaces(int(value["observation"]), Continuous(low, high))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"spaces: expected {error}, found {value!r}") from error
     raise ValueError(
         "spaces: expected a discrete or continuous action with bounds of one length, "

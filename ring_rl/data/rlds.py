@@ -1,4 +1,4 @@
-"""RLDS datasets in the form of TFDS (array_record), without TensorFlow.
+"""RLDS datasets in the form of TFDS, written (as array_record) without TensorFlow.
 
 A dataset is a directory: record files, TFDS's own `features.json` and
 `dataset_info.json`, so that `tfds.builder_from_directory` opens it, and the manifest
@@ -7,20 +7,19 @@ A dataset is a directory: record files, TFDS's own `features.json` and
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from ring_rl.data.checks import check_episode
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.manifest import write_manifest
-from ring_rl.data.rlds_records import encode_episode, rlds_features
+from ring_rl.data.rlds_records import rlds_features
+from ring_rl.data.rlds_shards import write_shards
 from ring_rl.data.rlds_source import DATASET_MARKER, open_rlds
 from ring_rl.data.staging import staged_directory
+from ring_rl.data.tfds_files import FEATURES_NAME
 from ring_rl.types import Episode, Spaces
-
-_SHARD_BYTES = 256 << 20  # a record file is closed once it is this large
 
 
 def write_rlds(
@@ -32,6 +31,7 @@ def write_rlds(
     source: str,
     reader: str = "episodes",
     overwrite: bool = False,
+    processes: int = 1,
 ) -> None:
     """Writes episodes as they come; `directory` appears complete or not at all.
 
@@ -43,6 +43,8 @@ def write_rlds(
       source: where the episodes are from, for the manifest.
       reader: what read them there, for the manifest.
       overwrite: replace the dataset that stands at `directory`.
+      processes: that encode episodes, beside this one if there are several (then as a
+        script's own, under `if __name__ == "__main__":`). Files do not depend on it.
 
     Raises:
       ValueError: if something stands at `directory`, if there is no episode, or if one
@@ -52,7 +54,13 @@ def write_rlds(
         directory, overwrite=overwrite, marker=DATASET_MARKER
     ) as staging:
         write_rlds_files(
-            episodes, spaces, staging, name=name, source=source, reader=reader
+            episodes,
+            spaces,
+            staging,
+            name=name,
+            source=source,
+            reader=reader,
+            processes=processes,
         )
 
 
@@ -64,6 +72,7 @@ def write_rlds_files(
     name: str,
     source: str,
     reader: str,
+    processes: int = 1,
 ) -> None:
     """Writes the files of a dataset into an empty directory, without its guarantees.
 
@@ -78,35 +87,27 @@ def write_rlds_files(
     if first is None:
         raise ValueError(f"{source}: expected at least one episode, found none")
     features = rlds_features(spaces, first)
-    lengths: list[int] = []
-    returns: list[float] = []
-
-    def records() -> Iterator[bytes]:
-        for index, episode in enumerate(itertools.chain([first], episodes)):
-            check_episode(episode, spaces, index, like=first)
-            lengths.append(len(episode.rewards))
-            returns.append(float(episode.rewards.sum(dtype=np.float64)))
-            yield encode_episode(episode)
-
-    tfds_name = re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_") or "rlds"
+    parts = write_shards(
+        itertools.chain([first], episodes), spaces, directory, processes=processes
+    )
     template = tfds.core.ShardedFileTemplate(
         data_dir=epath.Path(directory),
-        dataset_name=tfds_name,
+        dataset_name=_tfds_name(name),
         split="train",
         filetype_suffix="array_record",
     )
-    counts, size, parts = _write_shards(records(), directory)
+    # How many there are is known now only, and part of their names.
     shards = [directory / path.name for path in template.sharded_filepaths(len(parts))]
     for part, shard in zip(parts, shards, strict=True):
-        part.rename(shard)
+        part.path.rename(shard)
     tfds.folder_dataset.write_metadata(
         data_dir=directory,
         features=features,
         split_infos=[
             tfds.core.SplitInfo(
                 name="train",
-                shard_lengths=counts,
-                num_bytes=size,
+                shard_lengths=[len(part.lengths) for part in parts],
+                num_bytes=sum(part.size for part in parts),
                 filename_template=template,
             )
         ],
@@ -120,41 +121,16 @@ def write_rlds_files(
         source=source,
         reader=reader,
         spaces=spaces,
-        returns=np.asarray(returns),
-        lengths=np.asarray(lengths),
-        records=shards,
+        returns=np.concatenate([part.returns for part in parts]),
+        lengths=np.concatenate([part.lengths for part in parts]),
+        records=[*shards, directory / FEATURES_NAME, directory / DATASET_MARKER],
     )
 
 
-def _write_shards(
-    records: Iterator[bytes], directory: Path
-) -> tuple[list[int], int, list[Path]]:
-    """Writes records to numbered files: records in each, bytes of all, the files.
-
-    How many there will be is known at the end only, so they get their names later.
-    """
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    counts: list[int] = []
-    parts: list[Path] = []
-    total = 0
-    record = next(records, None)
-    while record is not None:
-        part = directory / f"part-{len(parts)}"
-        # One record a group, else random access reads the whole group for one.
-        writer = ArrayRecordWriter(str(part), "group_size:1")
-        count = size = 0
-        try:
-            while record is not None and size < _SHARD_BYTES:
-                writer.write(record)
-                count, size = count + 1, size + len(record)
-                record = next(records, None)
-        finally:
-            writer.close()
-        counts.append(count)
-        parts.append(part)
-        total += size
-    return counts, total, parts
+def _tfds_name(name: str) -> str:
+    """The name as TFDS allows it: letters, digits and underscores, a letter first."""
+    words = re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_")
+    return words if words[:1].isalpha() else f"rlds_{words}".rstrip("_")
 
 
 def read_rlds(

@@ -1,22 +1,26 @@
 """RLDS datasets opened for reading: ring_rl's own, and those of others.
 
-What they have in common is TFDS's form (array_record); a manifest only ring_rl's have.
+What they have in common is TFDS's form: record files of `tf.train.Example`s, beside two
+JSON files. A manifest only ring_rl's have. Neither TensorFlow nor TFDS is imported.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ring_rl.data.checks import check_episode
-from ring_rl.data.manifest import check_files, read_manifest, spaces_from_json
-from ring_rl.data.rlds_records import decode_episode, decode_steps
-from ring_rl.types import Continuous, Discrete, Episode, Spaces
-
-DATASET_MARKER = "dataset_info.json"
-_FEATURES = "features.json"
+from ring_rl.data.example import Values, parse_example
+from ring_rl.data.manifest import (
+    MANIFEST_NAME,
+    check_files,
+    read_manifest,
+    spaces_from_json,
+)
+from ring_rl.data.record_files import READERS
+from ring_rl.data.rlds_episodes import action_names, decode_episode, largest_action
+from ring_rl.data.rlds_layout import Layout, infer_spaces, read_layout
+from ring_rl.data.tfds_files import DATASET_MARKER, FEATURES_NAME, Shard, read_shards
+from ring_rl.types import Discrete, Episode, Spaces
 
 
 def open_rlds(
@@ -27,8 +31,13 @@ def open_rlds(
 ) -> tuple[Spaces, Iterator[Episode]]:
     """The spaces of a dataset, and its episodes one at a time, all splits in turn.
 
-    With a manifest the record files are checked against its hashes first. Without one
-    the spaces are worked out from the features; text and images are left out.
+    Record files may be array_record or tfrecord. With a manifest they are checked
+    against its hashes first. Without one the spaces are worked out from the features.
+
+    An observation, or an action, of several features (a dictionary, nested or not) is
+    all of its numeric features of fixed shape, flattened, in the alphabetical order of
+    their names, group by group; text and images are left out. Numbers become float32,
+    rounded where they were doubles. An action of one integer is discrete.
 
     Args:
       directory: where `dataset_info.json` and the record files are.
@@ -41,7 +50,7 @@ def open_rlds(
         iterating, at a record that cannot be read.
     """
     directory = Path(directory)
-    for name in (DATASET_MARKER, _FEATURES):
+    for name in (DATASET_MARKER, FEATURES_NAME):
         if not (directory / name).is_file():
             raise ValueError(
                 f"{directory / name}: expected an RLDS dataset's file, found none"
@@ -49,9 +58,18 @@ def open_rlds(
     manifest = read_manifest(directory)
     if manifest is not None:
         check_files(directory, manifest)
-    sources, features = _open_sources(directory)
+    form, shards = read_shards(directory)
+    layout = read_layout(directory)
     if manifest is None:
-        spaces = _infer_spaces(directory, sources, features, action_bounds)
+        largest = -1
+        if layout.discrete:  # how many there are only the records say
+            names = action_names(layout)
+            for where, record in _records(form, shards, names):
+                with _naming(where):
+                    largest = max(largest, largest_action(record, layout))
+        spaces = infer_spaces(
+            layout, largest_action=largest, bounds=action_bounds or (-1.0, 1.0)
+        )
     elif action_bounds is not None:
         raise ValueError(
             f"{directory}: expected no action bounds, since its manifest has them; "
@@ -59,145 +77,62 @@ def open_rlds(
         )
     else:
         spaces = spaces_from_json(manifest["spaces"])
-
-    def episodes() -> Iterator[Episode]:
-        indices = itertools.count()
-        for record in _records(directory, sources):
-            index = next(indices)
-            episode = _naming_record(
-                directory, index, decode_episode, record, features, spaces, index
-            )
-            if episode is not None:
-                _naming_record(directory, index, check_episode, episode, spaces, index)
-                yield episode._replace(task=task or episode.task or directory.name)
-
-    return spaces, episodes()
-
-
-def _open_sources(directory: Path) -> tuple[list[Any], dict[str, Any]]:
-    """TFDS's data source of each split, and the numeric features of a step."""
-    import tensorflow_datasets as tfds
-
-    try:
-        builder: Any = tfds.builder_from_directory(directory)
-        features = builder.info.features
-        splits = [builder.info.splits[name] for name in sorted(builder.info.splits)]
-        paths = [Path(path) for split in splits for path in split.filepaths]
-        file_format = builder.info.file_format.value
-    except Exception as error:  # TFDS raises whatever its JSON and protobufs raise
-        raise ValueError(
-            f"{directory}: expected {DATASET_MARKER} and {_FEATURES} of TFDS, found "
-            f"{_one_line(error)}"
-        ) from error
-    if file_format != "array_record":
-        raise ValueError(
-            f"{directory}: expected records in array_record form, found {file_format}"
-        )
-    for path in paths:
-        if not path.is_file():
-            raise ValueError(f"{path}: expected a record file, found none")
-    if "steps" not in features or not isinstance(
-        features["steps"], tfds.features.Dataset
-    ):
-        raise ValueError(
-            f"{directory / _FEATURES}: expected episodes with the feature 'steps', "
-            f"found {sorted(features)}"
-        )
-    steps = _numeric_features(features["steps"].feature)
-    for name in ("observation", "action", "reward", "is_last", "is_terminal"):
-        if name not in steps:
+        for shard in shards:
+            if shard.path.name not in manifest["files"]:
+                raise ValueError(
+                    f"{directory / MANIFEST_NAME}: expected the file "
+                    f"{shard.path.name}, found {sorted(manifest['files'])}"
+                )
+        if isinstance(spaces.action, Discrete) != layout.discrete:
             raise ValueError(
-                f"{directory / _FEATURES}: expected the numeric step feature {name!r}, "
-                f"found {sorted(steps)}"
+                f"{directory / MANIFEST_NAME}: spaces: expected actions as in "
+                f"{FEATURES_NAME}, found {spaces.action}"
             )
-    try:
-        sources = [
-            builder.as_data_source(
-                split=split.name, decoders={"steps": tfds.decode.SkipDecoding()}
+
+    return spaces, _episodes(form, shards, layout, spaces, task, directory.name)
+
+
+def _episodes(
+    form: str,
+    shards: list[Shard],
+    layout: Layout,
+    spaces: Spaces,
+    task: str | None,
+    name: str,
+) -> Iterator[Episode]:
+    """The episodes of the record files, checked."""
+    for index, (where, record) in enumerate(_records(form, shards, layout.names)):
+        with _naming(where):
+            episode = decode_episode(record, layout, index)
+            if episode is not None:
+                check_episode(episode, spaces, index)
+        if episode is not None:
+            yield episode._replace(task=task or episode.task or name)
+
+
+def _records(
+    form: str, shards: list[Shard], names: Container[str]
+) -> Iterator[tuple[str, dict[str, Values]]]:
+    """The records of all files, and where each is."""
+    for shard in shards:
+        count = 0
+        for data in READERS[form](shard.path):
+            where = f"{shard.path}: record {count}"
+            with _naming(where):
+                record = parse_example(data, names)
+            yield where, record
+            count += 1
+        if count != shard.records:
+            raise ValueError(
+                f"{shard.path}: expected {shard.records} records as in "
+                f"{DATASET_MARKER}, found {count}"
             )
-            for split in splits
-        ]
-    except Exception as error:
-        raise ValueError(
-            f"{directory}: expected readable record files, found {_one_line(error)}"
-        ) from error
-    return sources, steps
 
 
-def _numeric_features(features: Any, prefix: str = "") -> dict[str, Any]:
-    """Numeric features of fixed shape by name, nested names joined with slashes.
-
-    Text, images and ragged sequences are left out: `Episode.extras` cannot hold them.
-    """
-    import tensorflow_datasets as tfds
-
-    kinds: Any = tfds.features  # whose annotations are wider than what is there
-    found: dict[str, Any] = {}
-    for name, feature in features.items():
-        if isinstance(feature, kinds.FeaturesDict):
-            found |= _numeric_features(feature, f"{prefix}{name}/")
-        elif (
-            isinstance(feature, kinds.Tensor)
-            and np.dtype(feature.np_dtype).kind in "biuf"
-            and None not in feature.shape
-        ):
-            found[prefix + name] = feature
-    return found
-
-
-def _infer_spaces(
-    directory: Path,
-    sources: list[Any],
-    features: dict[str, Any],
-    action_bounds: tuple[float, float] | None,
-) -> Spaces:
-    """Spaces of a dataset without a manifest; discrete actions are counted."""
-    observation, action = features["observation"], features["action"]
-    discrete = action.shape == () and np.dtype(action.np_dtype).kind in "iu"
-    if len(observation.shape) != 1 or not (len(action.shape) == 1 or discrete):
-        raise ValueError(
-            f"{directory / _FEATURES}: expected a step's observation [O] and action "
-            f"[A] or one integer, found {list(observation.shape)} and "
-            f"{list(action.shape)} {np.dtype(action.np_dtype)}"
-        )
-    if not discrete:
-        low, high = action_bounds or (-1.0, 1.0)
-        width = action.shape[0]
-        return Spaces(observation.shape[0], Continuous((low,) * width, (high,) * width))
-    largest = max(
-        (
-            int(decode_steps(record["steps"], {"action": action})["action"].max())
-            for record in _records(directory, sources)
-        ),
-        default=0,
-    )
-    return Spaces(observation.shape[0], Discrete(largest + 1))
-
-
-def _records(directory: Path, sources: list[Any]) -> Iterator[dict[str, Any]]:
-    """The records of all splits, as TFDS decodes them."""
-    indices = itertools.count()
-    for source in sources:
-        for position in range(len(source)):
-            yield _naming_record(directory, next(indices), source.__getitem__, position)
-
-
-def _naming_record(
-    directory: Path, index: int, function: Callable[..., Any], *arguments: Any
-) -> Any:
-    """Calls a function; whatever it raises becomes one line that names the record."""
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Puts the place before the message of a ValueError."""
     try:
-        return function(*arguments)
+        yield
     except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{directory}: record {index}: {reason}") from error
-    except Exception as error:  # protobuf and array_record have their own kinds
-        raise ValueError(
-            f"{directory}: record {index}: expected an RLDS episode, found "
-            f"{_one_line(error)}"
-        ) from error
-
-
-def _one_line(error: Exception) -> str:
-    """The type and the text of an exception, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{where}: {error}") from error

@@ -2,9 +2,13 @@ import h5py
 import numpy as np
 import pytest
 
-from ring_rl.data.d4rl import d4rl_spaces, read_d4rl
+from ring_rl.data.d4rl import open_d4rl
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.types import Continuous, Spaces
+
+
+def read_d4rl(path, **options):
+    return open_d4rl(path, **options)[1]
 
 
 def contents(path, name):
@@ -30,7 +34,8 @@ def test_episodes_end_at_flags_and_at_the_end_of_the_file(d4rl_file):
 def test_extras_keep_their_names_and_types(d4rl_file):
     path = d4rl_file()
     episodes = list(read_d4rl(path))
-    assert set(episodes[0].extras) == {"infos/qpos", "infos/action_log_probs"}
+    expected = {"infos/qpos", "infos/action_log_probs", "next_observations"}
+    assert set(episodes[0].extras) == expected
     joined = np.concatenate([episode.extras["infos/qpos"] for episode in episodes])
     np.testing.assert_array_equal(joined, contents(path, "infos/qpos"), strict=True)
 
@@ -45,6 +50,47 @@ def test_final_observations_are_the_next_ones_or_unknown(d4rl_file):
     for episode in read_d4rl(d4rl_file(next_observations=None)):
         assert not episode.has_final_observation
         assert not episode.final_observation.any()
+
+
+def followed(path):
+    """The next observations of a simulator: the next rows, but at an episode's end."""
+    following = contents(path, "next_observations")
+    observations = contents(path, "observations")
+    for start, stop in ((0, 4), (4, 9), (9, 12)):
+        following[start : stop - 1] = observations[start + 1 : stop]
+    return following
+
+
+def test_next_observations_are_kept_only_where_they_say_more(d4rl_file, monkeypatch):
+    plain = d4rl_file(name="plain.hdf5")
+    following = followed(plain)
+    path = d4rl_file(next_observations=following)
+    for block in (1 << 16, 1):
+        monkeypatch.setattr("ring_rl.data.d4rl._BLOCK_STEPS", block)
+        assert all("next_observations" not in e.extras for e in read_d4rl(path))
+        np.testing.assert_array_equal(
+            [episode.final_observation for episode in read_d4rl(path)],
+            following[[3, 8, 11]],
+        )
+    for row in (0, 2, 9):
+        odd = following.copy()
+        odd[row, 1] = np.nextafter(odd[row, 1], np.float32(np.inf))
+        kept = [
+            episode.extras["next_observations"]
+            for episode in read_d4rl(d4rl_file(next_observations=odd))
+        ]
+        np.testing.assert_array_equal(np.concatenate(kept), odd, strict=True)
+
+
+def test_other_rows_of_numbers_are_kept_and_metadata_are_not_steps(d4rl_file):
+    path = d4rl_file(
+        **{"skill": np.arange(12), "note": np.arange(3), "metadata/w": np.zeros(12)}
+    )
+    episodes = list(read_d4rl(path))
+    assert np.concatenate([e.extras["skill"] for e in episodes]).tolist() == [
+        *range(12)
+    ]
+    assert not {"note", "metadata/w"} & set(episodes[0].extras)
 
 
 def test_a_flagged_last_step_leaves_no_trailing_episode(d4rl_file):
@@ -80,11 +126,11 @@ def test_actions_beyond_bounds_stay(d4rl_file):
     actions = np.full((12, 2), 1.5, np.float32)
     path = d4rl_file(actions=actions)
     assert next(read_d4rl(path)).actions.max() == 1.5
-    assert d4rl_spaces(path) == Spaces(3, Continuous((-1.0, -1.0), (1.0, 1.0)))
-    wide = d4rl_spaces(path, action_bounds=(-2.0, 2.0))
+    assert open_d4rl(path)[0] == Spaces(3, Continuous((-1.0, -1.0), (1.0, 1.0)))
+    wide, _ = open_d4rl(path, action_bounds=(-2.0, 2.0))
     assert wide.action == Continuous((-2.0, -2.0), (2.0, 2.0))
     with pytest.raises(ValueError, match="ascending numbers, found 1.0 and -1.0"):
-        d4rl_spaces(path, action_bounds=(1.0, -1.0))
+        open_d4rl(path, action_bounds=(1.0, -1.0))
 
 
 def test_older_files(d4rl_file, assert_same_episode):
@@ -157,11 +203,10 @@ def test_bad_files_are_named(d4rl_file, tmp_path):
     np.save(tmp_path / "pickled.npy", np.array([{}], object), allow_pickle=True)
     bad = ("truncated.hdf5", "text.hdf5", "pickled.npy", "absent.hdf5", ".")
     for path in (tmp_path / name for name in bad):
-        for read in (read_d4rl, d4rl_spaces):
-            with pytest.raises(ValueError, match="expected .*HDF5 file") as error:
-                read(path)
-            assert str(error.value).startswith(f"{path}: ")
-            assert "\n" not in str(error.value)
+        with pytest.raises(ValueError, match="expected .*HDF5 file") as error:
+            open_d4rl(path)
+        assert str(error.value).startswith(f"{path}: ")
+        assert "\n" not in str(error.value)
 
 
 def test_a_damaged_chunk_is_named(d4rl_file):

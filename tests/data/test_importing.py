@@ -1,14 +1,17 @@
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ring_rl.data.d4rl import read_d4rl
+from ring_rl.data.d4rl import open_d4rl
 from ring_rl.data.importing import import_dataset
+from ring_rl.data.manifest import read_manifest, sha256
 from ring_rl.data.rlds import read_rlds
 
 
@@ -32,7 +35,7 @@ def test_d4rl_becomes_rlds(d4rl_file, tmp_path, assert_same_episode):
     assert summary["spaces"]["action"]["high"] == [2.0, 2.0]
     assert seen == [(1, 4), (2, 9), (3, 21), (4, 31), (5, 40)]
     store = read_rlds(tmp_path / "deep" / "dataset")
-    for index, episode in enumerate(read_d4rl(path, task="hop")):
+    for index, episode in enumerate(open_d4rl(path, task="hop")[1]):
         assert_same_episode(store.episode(index), episode)
     assert names(tmp_path / "deep") == ["dataset"]
 
@@ -61,8 +64,87 @@ def test_a_dataset_may_be_replaced_by_itself(d4rl_file, tmp_path):
 
 
 def test_unknown_formats_are_told_the_known(d4rl_file, tmp_path):
-    with pytest.raises(ValueError, match="expected one of d4rl, rlds, found 'csv'"):
+    with pytest.raises(ValueError, match="expected one of d4rl, .*, found 'csv'"):
         import_dataset(d4rl_file(), "csv", tmp_path / "dataset")
+
+
+def test_every_other_format_becomes_rlds(tmp_path):
+    random = np.random.default_rng(0)
+    arrays = {
+        "obs": random.normal(size=(9, 3)).astype(np.float32),
+        "act": random.integers(4, size=9),
+        "rew": np.arange(9.0),
+        "start": np.isin(np.arange(9), [0, 4]),
+    }
+    np.savez(tmp_path / "mine.npz", **arrays)
+    keys = {"observations": "obs", "actions": "act", "rewards": "rew"}
+    summary = import_dataset(
+        tmp_path / "mine.npz",
+        "npz",
+        tmp_path / "npz",
+        keys=keys | {"starts": "start"},
+        discrete=5,
+    )
+    assert (summary["steps"], summary["episodes"]) == (9, 2)
+    assert summary["spaces"]["action"] == {"kind": "discrete", "size": 5}
+    buffer = tmp_path / "point" / "rnd" / "buffer"
+    buffer.mkdir(parents=True)
+    rows = {
+        "observation": np.zeros((4, 2), np.float32),
+        "action": np.zeros((4, 1), np.float32),
+        "reward": np.ones((4, 1), np.float32),
+        "discount": np.ones((4, 1), np.float32),
+        "physics": np.arange(8.0).reshape(4, 2),
+    }
+    np.savez(buffer / "episode_000000_3.npz", **rows)
+    summary = import_dataset(buffer, "exorl", tmp_path / "exorl")
+    assert summary["tasks"] == {"point": 1}
+    np.testing.assert_array_equal(
+        read_rlds(tmp_path / "exorl").extras["physics"], rows["physics"][1:]
+    )
+
+
+def test_the_manifest_says_where_a_dataset_is_from(d4rl_file, tmp_path):
+    path = d4rl_file()
+    import_dataset(path, "d4rl", tmp_path / "one")
+    manifest = read_manifest(tmp_path / "one")
+    assert manifest["source"] == f"{path.name} sha256 {sha256(path)}"
+    assert manifest["reader"] == "d4rl"
+    assert "d4rl_template.hdf5" in manifest["files"]
+    import_dataset(tmp_path / "one", "rlds", tmp_path / "two")
+    # What sha256sum prints about the files of a folder, by name, hashed again.
+    files = sorted(set(names(tmp_path / "one")) - {"arrays"})
+    lines = "".join(f"{sha256(tmp_path / 'one' / name)}  {name}\n" for name in files)
+    expected = hashlib.sha256(lines.encode()).hexdigest()
+    source = read_manifest(tmp_path / "two")["source"]
+    assert source == f"one ({len(files)} files) sha256 {expected}"
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        ("d4rl", {"keys": {"a": "b"}}, "keys: expected none for d4rl, .* hdf5 and npz"),
+        ("rlds", {"discrete": 3}, "discrete: expected none for rlds, found 3"),
+        ("exorl", {"max_episode_steps": 3}, "expected none for exorl, .* for d4rl"),
+        ("npz", {"data_dir": Path("x")}, "data_dir: expected none but for tfds:NAME"),
+        (None, {}, "format: expected one of d4rl, exorl, .*found None"),
+    ],
+)
+def test_options_of_other_formats_are_refused(tmp_path, format, options, message):
+    with pytest.raises(ValueError, match=message):
+        import_dataset(tmp_path / "x", format, tmp_path / "dataset", **options)
+
+
+def test_names_of_tfds_are_looked_up(d4rl_file, tmp_path):
+    prepared = tmp_path / "tfds" / "d4rl_mujoco_hopper" / "v2-medium" / "1.2.0"
+    import_dataset(d4rl_file(), "d4rl", tmp_path / "hopper")
+    prepared.parent.mkdir(parents=True)
+    (tmp_path / "hopper").rename(prepared)
+    source = Path("tfds:d4rl_mujoco_hopper/v2-medium")
+    summary = import_dataset(source, None, tmp_path / "a", data_dir=tmp_path / "tfds")
+    assert summary["steps"] == 12
+    with pytest.raises(ValueError, match="format: expected rlds for tfds:d4rl_muj"):
+        import_dataset(source, "d4rl", tmp_path / "b", data_dir=tmp_path / "tfds")
 
 
 @pytest.mark.parametrize("parent", ["", "new/deeper"])

@@ -131,12 +131,17 @@ def test_manifest_says_what_it_is(write, spaces):
     store = read_rlds(directory)
     assert manifest["return_quantiles"]["max"] == pytest.approx(store.returns.max())
     assert manifest["length_quantiles"]["50%"] == 4
-    (record,) = manifest["files"]
-    assert manifest["files"][record]["bytes"] == (directory / record).stat().st_size
+    assert [name.partition("-")[0] for name in manifest["files"]] == [
+        "hopper_medium_v2",
+        "features.json",
+        "dataset_info.json",
+    ]
+    for name, entry in manifest["files"].items():
+        assert entry["bytes"] == (directory / name).stat().st_size
 
 
 def test_several_record_files(write, monkeypatch):
-    monkeypatch.setattr("ring_rl.data.rlds._SHARD_BYTES", 600)
+    monkeypatch.setattr("ring_rl.data.rlds_shards._SHARD_BYTES", 200)
     directory = write()
     names = sorted(path.name for path in directory.glob("*array_record*"))
     assert len(names) > 1
@@ -147,122 +152,92 @@ def test_several_record_files(write, monkeypatch):
     assert read_rlds(directory).episode_ids.tolist() == [5, 2, 4]
 
 
-def test_task_is_replaced_on_request(write):
-    assert set(read_rlds(write(), task="stand").tasks) == {"stand"}
+def test_several_processes_write_the_same_bytes(
+    tmp_path, make_episode, spaces, monkeypatch
+):
+    """More files than processes, in the order of collection."""
+    monkeypatch.setattr("ring_rl.data.rlds_shards._SHARD_BYTES", 200)
+    episodes = [make_episode(5, seed=seed) for seed in range(12)]
+    found = []
+    for processes in (1, 2):
+        directory = tmp_path / str(processes)
+        write_rlds(
+            iter(episodes), spaces, directory, name="x", source="y", processes=processes
+        )
+        found.append({path.name: path.read_bytes() for path in directory.iterdir()})
+    assert found[0] == found[1]
+    assert sum("array_record" in name for name in found[0]) == 12
+    assert read_rlds(tmp_path / "2").episode_ids.tolist() == list(range(12))
 
 
-# Someone else's datasets
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_bad_episode_ends_it_soon(
+    tmp_path, make_episode, spaces, monkeypatch, processes
+):
+    monkeypatch.setattr("ring_rl.data.rlds_shards._SHARD_BYTES", 1)
+    bad = make_episode(3, rewards=np.full(3, np.nan, np.float32))
+    episodes = iter([make_episode(3), bad, *[make_episode(3)] * 20])
+    options = {"name": "x", "source": "y", "processes": processes}
+    with pytest.raises(ValueError, match="episode 1, rewards: expected finite"):
+        write_rlds(episodes, spaces, tmp_path / "x", **options)
+    assert len(list(episodes)) > 20 - 3 * processes
+    assert list(tmp_path.iterdir()) == []
 
 
-def foreign(directory, features, episodes):
-    """Writes with TFDS's own writer, a step at a time."""
-    directory.mkdir()
-    info = tfds.core.DatasetInfo(
-        builder=tfds.core.dataset_info.DatasetIdentity(
-            name="foreign",
-            version=tfds.core.Version("1.0.0"),
-            data_dir=str(directory),
-            module_name="",
-        ),
-        features=tfds.features.FeaturesDict({"steps": tfds.features.Dataset(features)}),
-    )
-    writer = tfds.core.SequentialWriter(
-        info, max_examples_per_shard=2, file_format="array_record"
-    )
-    writer.initialize_splits(["train"])
-    writer.add_examples({"train": [{"steps": steps} for steps in episodes]})
-    writer.close_all()
-    return directory
+def test_no_process_is_too_few(tmp_path, make_episode, spaces):
+    episodes = [make_episode(3)]
+    with pytest.raises(ValueError, match="processes: expected at least 1, found 0"):
+        write_rlds(episodes, spaces, tmp_path / "x", name="x", source="y", processes=0)
+    assert list(tmp_path.iterdir()) == []
 
 
-STEP = {
-    "is_first": np.bool_,
-    "is_last": np.bool_,
-    "is_terminal": np.bool_,
-    "observation": tfds.features.Tensor(shape=(2,), dtype=np.float64),
-    "action": tfds.features.Tensor(shape=(1,), dtype=np.float32),
-    "reward": np.float64,
-    "note": tfds.features.Text(),
-    "mass": tfds.features.Tensor(shape=(3,), dtype=np.float64, encoding="zlib"),
-}
+KILLED = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ring_rl.data import rlds, rlds_shards
+from ring_rl.types import Continuous, Episode, Spaces
+
+def episodes():
+    x = np.zeros((3, 1), np.float32)
+    while True:
+        yield Episode(x, x, x[:, 0], x[:, 0], x[0], True, True, False, "task", 0, {})
+        print("one", flush=True)
+
+if __name__ == "__main__":
+    rlds_shards._SHARD_BYTES = 1
+    spaces, directory = Spaces(1, Continuous((-1,), (1,))), Path(sys.argv[1])
+    rlds.write_rlds(episodes(), spaces, directory, name="x", source="y", processes=2)
+"""
 
 
-def foreign_steps(count, *, terminal=False, complete=True, **changed):
-    steps = [
-        {
-            "is_first": i == 0,
-            "is_last": complete and i == count - 1,
-            "is_terminal": terminal and i == count - 1,
-            "observation": np.array([i, -i], np.float64),
-            "action": np.array([i / 10], np.float32),
-            "reward": float(i),
-            "note": "text",
-            "mass": np.full(3, i + 1e-12),
-        }
-        for i in range(count)
-    ]
-    return [step | changed for step in steps]
-
-
-def test_a_foreign_dataset(tmp_path):
-    episodes = [
-        foreign_steps(4, terminal=True),
-        foreign_steps(3),
-        foreign_steps(3, complete=False),
-        foreign_steps(1),  # a reset and no action
-        foreign_steps(2),
-    ]
-    directory = foreign(tmp_path / "theirs", STEP, episodes)
-    store = read_rlds(directory, action_bounds=(-3.0, 3.0))
-    assert store.spaces == Spaces(2, Continuous((-3.0,), (3.0,)))
-    assert read_rlds(directory).spaces.action == Continuous((-1.0,), (1.0,))
-    assert store.lengths.tolist() == [3, 2, 3, 1]
-    assert store.terminated.tolist() == [True, False, False, False]
-    assert store.truncated.tolist() == [False, True, True, True]
-    assert store.has_final_observation.tolist() == [True, True, False, True]
-    assert store.final_observations[:, 0].tolist() == [3, 2, 0, 1]
-    assert store.episode(2).rewards.tolist() == [0, 1, 2]
-    assert store.episode_ids.tolist() == [0, 1, 2, 4]
-    assert set(store.tasks) == {"theirs"}
-    assert set(store.extras) == {"mass"}
-    assert store.extras["mass"][1, 0] == 1 + 1e-12
-    assert (store.discounts == 1).all()
-
-
-def test_foreign_discrete_actions(tmp_path):
-    features = STEP | {"action": np.int64}
-    steps = [
-        step | {"action": action}
-        for step, action in zip(foreign_steps(3), [0, 6, 0], strict=True)
-    ]
-    store = read_rlds(foreign(tmp_path / "theirs", features, [steps]))
-    assert store.spaces.action == Discrete(7)
-    assert store.actions.tolist() == [0, 6]
+def test_a_killed_writer_leaves_no_dataset_and_no_process(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(KILLED)
+    command = [sys.executable, str(script), str(tmp_path / "dataset")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(8):  # both processes have written files
+            assert process.stdout.readline() == "one\n"
+        process.kill()
+        # The pipe ends when the last process that could write to it does.
+        process.communicate(timeout=30)
+    assert not (tmp_path / "dataset").exists()
 
 
 @pytest.mark.parametrize(
-    ("features", "changed", "message"),
-    [
-        ({}, {"is_last": True}, r"record 0: expected is_last at step 2 only, .* 0"),
-        ({}, {"reward": np.nan}, "record 0: episode 0, rewards: expected finite"),
-        (
-            {"observation": {"eye": np.float32}},
-            {"observation": {"eye": 1.0}},
-            "features.json: expected the numeric step feature 'observation', found",
-        ),
-        (
-            {"action": np.float32},
-            {"action": 1.0},
-            r"features.json: expected .* one integer, found \[2\] and \[\] float32",
-        ),
-    ],
+    ("name", "expected"), [("1.2.0", "rlds_1_2_0"), ("走", "rlds"), ("_X-1", "x_1")]
 )
-def test_a_bad_foreign_dataset_is_named(tmp_path, features, changed, message):
-    steps = foreign_steps(3, **changed)
-    directory = foreign(tmp_path / "theirs", STEP | features, [steps])
-    with pytest.raises(ValueError, match=message) as error:
-        read_rlds(directory)
-    assert str(error.value).startswith(str(directory))
+def test_a_name_that_tfds_does_not_allow(write, name, expected):
+    directory = write(name=name)
+    assert tfds.builder_from_directory(directory).info.name == expected
+    assert len(read_rlds(directory)) == 3
+    assert json.loads((directory / MANIFEST_NAME).read_text())["name"] == name
+
+
+def test_task_is_replaced_on_request(write):
+    assert set(read_rlds(write(), task="stand").tasks) == {"stand"}
 
 
 # Bad files
@@ -297,8 +272,7 @@ def test_damaged_files_are_named(write, victim, damage, manifest):
         read_rlds(directory)
     assert str(error.value).startswith(str(directory))
     assert "\n" not in str(error.value)
-    if manifest and "record" in victim:
-        assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(

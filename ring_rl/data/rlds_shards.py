@@ -1,0 +1,112 @@
+"""Episodes into record files, by one process or several: the files are the same."""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+
+from ring_rl.data.checks import check_episode
+from ring_rl.data.rlds_records import encode_episode
+from ring_rl.data.workers import make_executor
+from ring_rl.types import Episode, Spaces
+
+# A record file is closed once the arrays in it are this large. Not larger: what there
+# is to share among processes is whole files.
+_SHARD_BYTES = 32 << 20
+# One record a group, else random access reads the whole group for one. Floats hardly
+# compress: with the default, zstd, Hopper's files were 6 % smaller, and took four times
+# as long to read and to write.
+_WRITER_OPTIONS = "group_size:1,snappy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A record file, and what is in it.
+
+    Attributes:
+      path: of the file.
+      size: bytes of all records.
+      lengths: steps of each episode.
+      returns: undiscounted return of each episode, summed in float64.
+    """
+
+    path: Path
+    size: int
+    lengths: list[int]
+    returns: list[float]
+
+
+def write_shards(
+    episodes: Iterable[Episode], spaces: Spaces, directory: Path, *, processes: int
+) -> list[Written]:
+    """Checks episodes and writes them in their order to files part-0, part-1, ...
+
+    One process has one episode in memory; several have the episodes of a file each,
+    and this one those of the next.
+
+    Raises:
+      ValueError: an episode breaks its contract, or `processes` is below 1.
+    """
+    waiting: collections.deque[Future[Written]] = collections.deque()
+    written: list[Written] = []
+    first = None
+    with make_executor(processes) as executor:
+        try:
+            for number, group in itertools.groupby(_placed(episodes), lambda x: x[0]):
+                placed = iter(group)
+                _, index, episode = next(placed)
+                first = first or episode
+                shard = itertools.chain([episode], (item[2] for item in placed))
+                path = directory / f"part-{number}"
+                if processes == 1:
+                    written.append(_write_shard(path, shard, spaces, index, first))
+                    continue
+                shard = list(shard)
+                while len(waiting) >= processes:
+                    written.append(waiting.popleft().result())
+                waiting.append(
+                    executor.submit(_write_shard, path, shard, spaces, index, first)
+                )
+            written += [future.result() for future in waiting]
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+    return written
+
+
+def _placed(episodes: Iterable[Episode]) -> Iterator[tuple[int, int, Episode]]:
+    """Episodes with the numbers of their record file and their own."""
+    shard = size = 0
+    for index, episode in enumerate(episodes):
+        if size >= _SHARD_BYTES:
+            shard, size = shard + 1, 0
+        arrays = (episode.observations, episode.actions, *episode.extras.values())
+        size += sum(values.nbytes for values in arrays)
+        yield shard, index, episode
+
+
+def _write_shard(
+    path: Path, episodes: Iterable[Episode], spaces: Spaces, index: int, like: Episode
+) -> Written:
+    """Writes one record file; `index` is the first episode's."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    size = 0
+    lengths: list[int] = []
+    returns: list[float] = []
+    writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    try:
+        for number, episode in enumerate(episodes, start=index):
+            check_episode(episode, spaces, number, like=like)
+            record = encode_episode(episode)
+            writer.write(record)
+            size += len(record)
+            lengths.append(len(episode.rewards))
+            returns.append(float(episode.rewards.sum(dtype=np.float64)))
+    finally:
+        writer.close()
+    return Written(path, size, lengths, returns)
