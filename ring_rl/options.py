@@ -87,7 +87,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-# In short what `ring_rl.data.array_fields` says, which is not imported for a help.
+# In short what `data.formats.array_fields` says, which is not imported for a help.
 _FIELDS = (
     "observations, next_observations [steps width], actions [steps width] or integers "
     "[steps], rewards, discounts [steps]; to tell episodes apart lengths [episodes], "

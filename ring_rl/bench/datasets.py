@@ -70,8 +70,8 @@ def as_tfrecord(dataset: Path, folder: Path) -> Path:
     """
     from google_crc32c import value
 
-    from ring_rl.data.record_files import read_array_record
-    from ring_rl.data.tfds_files import DATASET_MARKER, FEATURES_NAME
+    from ring_rl.data.rlds.record_files import read_array_record
+    from ring_rl.data.rlds.tfds_files import DATASET_MARKER, FEATURES_NAME
 
     info = json.loads((dataset / DATASET_MARKER).read_text(encoding="utf-8"))
     form = info.get("fileFormat")

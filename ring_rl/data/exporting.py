@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ring_rl.data.array_fields import EXTRAS
-from ring_rl.data.d4rl_export import export_d4rl
 from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.formats.array_fields import EXTRAS
+from ring_rl.data.formats.d4rl_export import export_d4rl
 from ring_rl.data.store import open_store
 from ring_rl.types import Discrete
 
@@ -106,7 +106,7 @@ def staged_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _write_npz(store: EpisodeStore, path: Path) -> None:
-    """Writes a store's arrays; `ring_rl.data.array_fields` says what they are."""
+    """Writes a store's arrays, as `ring_rl.data.formats.array_fields` has them."""
     action = store.spaces.action
     spaces = (
         {"action_count": np.asarray([action.size])}

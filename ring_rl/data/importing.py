@@ -1,18 +1,20 @@
 """From a file in someone else's format to an RLDS dataset, checked on the way."""
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ring_rl.data.arrays import open_arrays
-from ring_rl.data.d4rl import open_d4rl
-from ring_rl.data.d4rl_template import TEMPLATE_NAME, write_template
-from ring_rl.data.exorl import open_exorl
+from ring_rl.data.formats.arrays import open_arrays
+from ring_rl.data.formats.d4rl import open_d4rl
+from ring_rl.data.formats.d4rl_template import TEMPLATE_NAME, write_template
+from ring_rl.data.formats.exorl import open_exorl
+from ring_rl.data.formats.minari import open_minari, resolve_minari
 from ring_rl.data.inspect import inspect
-from ring_rl.data.minari import open_minari, resolve_minari
 from ring_rl.data.provenance import add_to_manifest, provenance
 from ring_rl.data.rlds import DATASET_MARKER, open_rlds, write_rlds_files
+from ring_rl.data.rlds.tfds_names import open_tfds, resolve_tfds
 from ring_rl.data.staging import staged_directory
 from ring_rl.data.store import open_store
 from ring_rl.types import Episode, Spaces
@@ -82,7 +84,7 @@ def import_dataset(
       task: name of the task of all episodes; unless given the source's own, or the
         source's file name.
       max_episode_steps: cut longer episodes; `d4rl` only.
-      keys: which array is what; `npz` and `hdf5` only, see `ring_rl.data.arrays`.
+      keys: which array is what; `npz` and `hdf5` only, see `formats.arrays`.
       discrete: number of discrete actions; `npz` and `hdf5` only.
       data_dir: where TFDS keeps what it has prepared; `tfds:NAME` only.
       processes: that write, see `write_rlds`.
@@ -94,7 +96,7 @@ def import_dataset(
         is not, an option that it does not take, a bad source, or a `directory` that is
         taken.
     """
-    source, format = _resolve(source, format, data_dir)
+    source, format, opener = _resolve(source, format, data_dir)
     options = {
         "action_bounds": action_bounds,
         "task": task,
@@ -110,7 +112,7 @@ def import_dataset(
                 f"{name}: expected none for {format}, found {given[name]}; it is for "
                 f"{' and '.join(takers)}"
             )
-    spaces, episodes = FORMATS[format].open(source, **given)
+    spaces, episodes = opener(**given)
     with staged_directory(
         Path(directory), overwrite=overwrite, marker=DATASET_MARKER
     ) as staging:
@@ -136,15 +138,17 @@ def import_dataset(
 
 def _resolve(
     source: Path, format: str | None, data_dir: Path | None
-) -> tuple[Path, str]:
-    """The path of a source and its format, which a name of TFDS's says by itself."""
+) -> tuple[Path, str, Callable[..., tuple[Spaces, Iterator[Episode]]]]:
+    """The path of a source, its format, and what opens it with options.
+
+    A name of TFDS's says its format by itself.
+    """
     name = str(source)
     if name.startswith(_TFDS):
-        from ring_rl.data.tfds_names import resolve_tfds
-
         if format not in (None, "rlds"):
             raise ValueError(f"format: expected rlds for {name}, found {format!r}")
-        return resolve_tfds(name, data_dir), "rlds"
+        opener = functools.partial(open_tfds, name, data_dir)
+        return resolve_tfds(name, data_dir), "rlds", opener
     if data_dir is not None:
         raise ValueError(
             f"data_dir: expected none but for {_TFDS}NAME, found {data_dir}"
@@ -153,9 +157,8 @@ def _resolve(
         raise ValueError(
             f"format: expected one of {', '.join(FORMATS)}, found {format!r}"
         )
-    if format == "minari":
-        return resolve_minari(name), format
-    return Path(source), format
+    path = resolve_minari(name) if format == "minari" else Path(source)
+    return path, format, functools.partial(FORMATS[format].open, path)
 
 
 def _reported(

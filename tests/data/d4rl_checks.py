@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ring_rl.data.d4rl import open_d4rl
-from ring_rl.data.d4rl_names import d4rl_addresses
 from ring_rl.data.exporting import export_dataset
+from ring_rl.data.formats.d4rl import open_d4rl
+from ring_rl.data.formats.d4rl_names import d4rl_addresses
 from ring_rl.data.importing import import_dataset
 from ring_rl.data.interchange.packages import import_d4rl
 from ring_rl.evaluate.scores import normalised_score, reference

@@ -116,9 +116,9 @@ SOUND = {"d4rl": d4rl, "hdf5": flat, "npz": flat, "exorl": exorl, "minari": mina
 
 def write_rlds(folder: Path, *, tfrecord: bool) -> Path:
     """An RLDS dataset without a manifest, whose hashes would find any change."""
-    from ring_rl.data.d4rl import open_d4rl
-    from ring_rl.data.record_files import read_array_record
+    from ring_rl.data.formats.d4rl import open_d4rl
     from ring_rl.data.rlds import write_rlds
+    from ring_rl.data.rlds.record_files import read_array_record
 
     write("d4rl", folder, d4rl())
     spaces, episodes = open_d4rl(folder / "hopper.hdf5")

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ring_rl.data.archives import open_npz
+from ring_rl.data.formats.archives import open_npz
 
 ARRAYS = {
     "a": np.arange(12, dtype=">f8").reshape(4, 3),

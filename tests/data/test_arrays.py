@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ring_rl.data.arrays import open_arrays
 from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.formats.arrays import open_arrays
 from ring_rl.types import Continuous, Discrete, Spaces
 
 LENGTHS = np.array([4, 1, 7])
@@ -98,7 +98,7 @@ def test_padded_arrays_with_keys(write, monkeypatch):
     keys = {"observations": "o", "actions": "a", "rewards": "r", "lengths": "len"}
     expected = store_of(write(arrays)())
     for steps in (1 << 16, 10, 1):
-        monkeypatch.setattr("ring_rl.data.arrays._BLOCK_STEPS", steps)
+        monkeypatch.setattr("ring_rl.data.formats.arrays._BLOCK_STEPS", steps)
         with_padding = {**padded, "r": padded["r"].reshape(3, 9)}
         with_padding = {k: np.nan_to_num(v) for k, v in with_padding.items()}
         store = store_of(write(with_padding)(keys=keys))
@@ -133,7 +133,7 @@ def test_all_fields(write, monkeypatch):
         whole.discounts, np.linspace(0, 1, STEPS, dtype=np.float32)
     )
     assert set(store_of(opened(task="all")).tasks) == {"all"}
-    monkeypatch.setattr("ring_rl.data.arrays._BLOCK_STEPS", 1)
+    monkeypatch.setattr("ring_rl.data.formats.arrays._BLOCK_STEPS", 1)
     for name, values in vars(store_of(opened())).items():
         if isinstance(values, np.ndarray):
             np.testing.assert_array_equal(values, getattr(whole, name), name)

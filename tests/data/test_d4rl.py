@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ring_rl.data.d4rl import open_d4rl
 from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.formats.d4rl import open_d4rl
 from ring_rl.types import Continuous, Spaces
 
 
@@ -66,7 +66,7 @@ def test_next_observations_are_kept_only_where_they_say_more(d4rl_file, monkeypa
     following = followed(plain)
     path = d4rl_file(next_observations=following)
     for block in (1 << 16, 1):
-        monkeypatch.setattr("ring_rl.data.d4rl._BLOCK_STEPS", block)
+        monkeypatch.setattr("ring_rl.data.formats.d4rl._BLOCK_STEPS", block)
         assert all("next_observations" not in e.extras for e in read_d4rl(path))
         np.testing.assert_array_equal(
             [episode.final_observation for episode in read_d4rl(path)],
@@ -117,7 +117,7 @@ def test_blocks_do_not_show(d4rl_file, monkeypatch, assert_same_episode):
     path = d4rl_file(200, terminals=tuple(range(6, 190, 7)), timeouts=(90, 91))
     whole = list(read_d4rl(path))
     for block in (1, 20, 64):
-        monkeypatch.setattr("ring_rl.data.d4rl._BLOCK_STEPS", block)
+        monkeypatch.setattr("ring_rl.data.formats.d4rl._BLOCK_STEPS", block)
         for left, right in zip(whole, read_d4rl(path), strict=True):
             assert_same_episode(left, right)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from ring_rl.data.example import parse_example
-from ring_rl.data.example_format import format_example
+from ring_rl.data.rlds.example import parse_example
+from ring_rl.data.rlds.example_format import format_example
 
 Features, Feature = tf_feature_pb2.Features, tf_feature_pb2.Feature
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ring_rl.data.exorl import open_exorl
+from ring_rl.data.formats.exorl import open_exorl
 from ring_rl.types import Continuous, Spaces
 
 

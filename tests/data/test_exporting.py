@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ring_rl.cli import main
-from ring_rl.data.d4rl import open_d4rl
 from ring_rl.data.exporting import export_dataset, staged_file
+from ring_rl.data.formats.d4rl import open_d4rl
 from ring_rl.data.importing import import_dataset
 from ring_rl.data.rlds import read_rlds, write_rlds
 from ring_rl.types import Discrete, Spaces

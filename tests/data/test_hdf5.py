@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ring_rl.data.hdf5 import dataset, datasets_below, open_hdf5, read_rows
+from ring_rl.data.formats.hdf5 import dataset, datasets_below, open_hdf5, read_rows
 
 VALUES = np.arange(12, dtype=np.float32).reshape(6, 2)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ring_rl.data.d4rl import open_d4rl
+from ring_rl.data.formats.d4rl import open_d4rl
 from ring_rl.data.importing import import_dataset
 from ring_rl.data.manifest import read_manifest, sha256
 from ring_rl.data.rlds import read_rlds

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ring_rl.data.minari import open_minari
+from ring_rl.data.formats.minari import open_minari
 from ring_rl.types import Continuous, Discrete, Spaces
 
 LENGTHS = (4, 1, 6)

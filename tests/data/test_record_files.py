@@ -4,7 +4,7 @@ import tracemalloc
 import pytest
 from google_crc32c import value
 
-from ring_rl.data.record_files import read_array_record, read_tfrecord
+from ring_rl.data.rlds.record_files import read_array_record, read_tfrecord
 
 # with tf.io.TFRecordWriter(path) as file: file.write(b""); file.write(b"abc")
 GOLDEN = bytes.fromhex(

@@ -141,7 +141,7 @@ def test_manifest_says_what_it_is(write, spaces):
 
 
 def test_several_record_files(write, monkeypatch):
-    monkeypatch.setattr("ring_rl.data.rlds_shards._SHARD_BYTES", 200)
+    monkeypatch.setattr("ring_rl.data.rlds.shards._SHARD_BYTES", 200)
     directory = write()
     names = sorted(path.name for path in directory.glob("*array_record*"))
     assert len(names) > 1
@@ -156,7 +156,7 @@ def test_several_processes_write_the_same_bytes(
     tmp_path, make_episode, spaces, monkeypatch
 ):
     """More files than processes, in the order of collection."""
-    monkeypatch.setattr("ring_rl.data.rlds_shards._SHARD_BYTES", 200)
+    monkeypatch.setattr("ring_rl.data.rlds.shards._SHARD_BYTES", 200)
     episodes = [make_episode(5, seed=seed) for seed in range(12)]
     found = []
     for processes in (1, 2):
@@ -174,7 +174,7 @@ def test_several_processes_write_the_same_bytes(
 def test_a_bad_episode_ends_it_soon(
     tmp_path, make_episode, spaces, monkeypatch, processes
 ):
-    monkeypatch.setattr("ring_rl.data.rlds_shards._SHARD_BYTES", 1)
+    monkeypatch.setattr("ring_rl.data.rlds.shards._SHARD_BYTES", 1)
     bad = make_episode(3, rewards=np.full(3, np.nan, np.float32))
     episodes = iter([make_episode(3), bad, *[make_episode(3)] * 20])
     options = {"name": "x", "source": "y", "processes": processes}
@@ -197,7 +197,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ring_rl.data import rlds, rlds_shards
+from ring_rl.data import rlds
+from ring_rl.data.rlds import shards
 from ring_rl.types import Continuous, Episode, Spaces
 
 def episodes():
@@ -207,7 +208,7 @@ def episodes():
         print("one", flush=True)
 
 if __name__ == "__main__":
-    rlds_shards._SHARD_BYTES = 1
+    shards._SHARD_BYTES = 1
     spaces, directory = Spaces(1, Continuous((-1,), (1,))), Path(sys.argv[1])
     rlds.write_rlds(episodes(), spaces, directory, name="x", source="y", processes=2)
 """

@@ -12,8 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 from google_crc32c import value as crc32c
 
-from ring_rl.data.record_files import read_array_record
 from ring_rl.data.rlds import open_rlds, read_rlds, write_rlds
+from ring_rl.data.rlds.record_files import read_array_record
 from ring_rl.types import Continuous, Discrete, Spaces
 
 TENSOR = tfds.features.Tensor

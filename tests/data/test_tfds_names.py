@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ring_rl.data.d4rl_names import d4rl_addresses, d4rl_name_of_tfds
+from ring_rl.data.formats.d4rl_names import d4rl_addresses, d4rl_name_of_tfds
 from ring_rl.data.rlds import write_rlds
-from ring_rl.data.tfds_names import open_tfds, resolve_tfds
+from ring_rl.data.rlds.tfds_names import open_tfds, resolve_tfds
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_names_and_addresses_of_d4rl():
 def test_it_takes_neither_tensorflow_nor_tfds(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from ring_rl.data.tfds_names import resolve_tfds\n"
+        "from ring_rl.data.rlds.tfds_names import resolve_tfds\n"
         "try: resolve_tfds('tfds:mt_opt', Path(sys.argv[1]))\n"
         "except ValueError: pass\n"
         "assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)\n"

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets import d4rl
 
-from ring_rl.data.d4rl import open_d4rl
-from ring_rl.data.d4rl_names import d4rl_addresses, d4rl_name_of_tfds
+from ring_rl.data.formats.d4rl import open_d4rl
+from ring_rl.data.formats.d4rl_names import d4rl_addresses, d4rl_name_of_tfds
 from ring_rl.data.importing import import_dataset
 from ring_rl.data.interchange.from_tf import open_tf_dataset
 from ring_rl.data.rlds import open_rlds, read_rlds
-from ring_rl.data.tfds_names import open_tfds, resolve_tfds
+from ring_rl.data.rlds.tfds_names import open_tfds, resolve_tfds
 
 NAME = "tfds:d4rl_mujoco_hopper/v2-random"
 ENDS = (4, 7, 12)  # a terminal, a timeout, and what the end of the file cuts

@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.interchange.packages import import_tensorflow
 from ring_rl.data.rlds import open_rlds
-from ring_rl.data.rlds_records import rlds_features
+from ring_rl.data.rlds.records import rlds_features
 from ring_rl.types import Episode
 
 

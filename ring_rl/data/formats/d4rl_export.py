@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ring_rl.data.d4rl_template import (
+from ring_rl.data.formats.d4rl_template import (
     TEMPLATE_NAME,
     restore_timeouts,
     start_from_template,

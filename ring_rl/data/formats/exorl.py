@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ring_rl.data.archives import Archive, open_npz
+from ring_rl.data.formats.archives import Archive, open_npz
 from ring_rl.types import Continuous, Episode, Spaces
 
 _FILE_NAME = re.compile(r"episode_(\d{1,12})_(\d{1,9})\.npz")

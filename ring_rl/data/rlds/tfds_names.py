@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ring_rl.data.d4rl_names import d4rl_addresses, d4rl_name_of_tfds
+from ring_rl.data.formats.d4rl_names import d4rl_addresses, d4rl_name_of_tfds
 from ring_rl.data.rlds import open_rlds
-from ring_rl.data.rlds_source import DATASET_MARKER
+from ring_rl.data.rlds.source import DATASET_MARKER
 from ring_rl.types import Episode, Spaces
 
 _NAME = re.compile(

@@ -9,17 +9,22 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from ring_rl.data.checks import check_episode
-from ring_rl.data.example import Values, parse_example
 from ring_rl.data.manifest import (
     MANIFEST_NAME,
     check_files,
     read_manifest,
     spaces_from_json,
 )
-from ring_rl.data.record_files import READERS
-from ring_rl.data.rlds_episodes import action_names, decode_episode, largest_action
-from ring_rl.data.rlds_layout import Layout, infer_spaces, read_layout
-from ring_rl.data.tfds_files import DATASET_MARKER, FEATURES_NAME, Shard, read_shards
+from ring_rl.data.rlds.episodes import action_names, decode_episode, largest_action
+from ring_rl.data.rlds.example import Values, parse_example
+from ring_rl.data.rlds.layout import Layout, infer_spaces, read_layout
+from ring_rl.data.rlds.record_files import READERS
+from ring_rl.data.rlds.tfds_files import (
+    DATASET_MARKER,
+    FEATURES_NAME,
+    Shard,
+    read_shards,
+)
 from ring_rl.types import Discrete, Episode, Spaces
 
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.manifest import write_manifest
-from ring_rl.data.rlds_records import rlds_features
-from ring_rl.data.rlds_shards import write_shards
-from ring_rl.data.rlds_source import DATASET_MARKER, open_rlds
+from ring_rl.data.rlds.records import rlds_features
+from ring_rl.data.rlds.shards import write_shards
+from ring_rl.data.rlds.source import DATASET_MARKER, open_rlds
+from ring_rl.data.rlds.tfds_files import FEATURES_NAME
 from ring_rl.data.staging import staged_directory
-from ring_rl.data.tfds_files import FEATURES_NAME
 from ring_rl.types import Episode, Spaces
 
 

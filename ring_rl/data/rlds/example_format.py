@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Int64
 
-from ring_rl.data.example import Values
+from ring_rl.data.rlds.example import Values
 
 # Tags of strings: a field's number times eight, plus two.
 _FIRST, _SECOND, _THIRD = b"\x0a", b"\x12", b"\x1a"

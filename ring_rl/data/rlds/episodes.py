@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from ring_rl.data.example import Values
-from ring_rl.data.rlds_columns import decode_column, exactly
-from ring_rl.data.rlds_layout import Layout
-from ring_rl.data.tfds_files import Feature
+from ring_rl.data.rlds.columns import decode_column, exactly
+from ring_rl.data.rlds.example import Values
+from ring_rl.data.rlds.layout import Layout
+from ring_rl.data.rlds.tfds_files import Feature
 from ring_rl.types import Episode
 
 

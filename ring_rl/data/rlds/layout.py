@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from ring_rl.data.tfds_files import FEATURES_NAME, Feature, read_features
+from ring_rl.data.rlds.tfds_files import FEATURES_NAME, Feature, read_features
 from ring_rl.types import Continuous, Discrete, Spaces
 
 _REQUIRED = ("reward", "is_last", "is_terminal")

@@ -14,7 +14,14 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from ring_rl.data.wire import BYTES, FIXED32, LONGEST_VARINT, VARINT, fields, varint
+from ring_rl.data.rlds.wire import (
+    BYTES,
+    FIXED32,
+    LONGEST_VARINT,
+    VARINT,
+    fields,
+    varint,
+)
 
 Values: TypeAlias = np.ndarray | list[bytes]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ring_rl.data.hdf5 import (
+from ring_rl.data.formats.hdf5 import (
     dataset,
     datasets_below,
     group_names,
@@ -25,7 +25,7 @@ from ring_rl.data.hdf5 import (
     read_finite,
     read_rows,
 )
-from ring_rl.data.minari_metadata import read_metadata
+from ring_rl.data.formats.minari_metadata import read_metadata
 from ring_rl.types import Continuous, Episode, Spaces
 
 _EPISODE = re.compile(r"episode_(\d{1,12})")

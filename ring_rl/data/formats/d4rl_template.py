@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 from jaxtyping import Bool
 
-from ring_rl.data.d4rl_layout import read_boundaries, read_layout, timeout_rows
-from ring_rl.data.hdf5 import (
+from ring_rl.data.formats.d4rl_layout import read_boundaries, read_layout, timeout_rows
+from ring_rl.data.formats.hdf5 import (
     dataset,
     datasets_below,
     mismatch,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ring_rl.data.checks import check_episode
-from ring_rl.data.rlds_records import encode_episode
+from ring_rl.data.rlds.records import encode_episode
 from ring_rl.data.workers import make_executor
 from ring_rl.types import Episode, Spaces
 

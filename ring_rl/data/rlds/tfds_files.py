@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ring_rl.data.record_files import READERS
+from ring_rl.data.rlds.record_files import READERS
 
 DATASET_MARKER = "dataset_info.json"
 FEATURES_NAME = "features.json"

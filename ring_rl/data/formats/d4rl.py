@@ -14,13 +14,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ring_rl.data.d4rl_layout import (
+from ring_rl.data.formats.d4rl_layout import (
     Boundaries,
     Layout,
     read_boundaries,
     read_layout,
 )
-from ring_rl.data.hdf5 import open_hdf5, read_finite, read_rows
+from ring_rl.data.formats.hdf5 import open_hdf5, read_finite, read_rows
 from ring_rl.types import Continuous, Episode, Spaces
 
 _BLOCK_STEPS = 1 << 16  # rows read together: HDF5 unpacks a whole chunk for one row

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ring_rl.data.example import Values
-from ring_rl.data.example_format import format_example
+from ring_rl.data.rlds.example import Values
+from ring_rl.data.rlds.example_format import format_example
 from ring_rl.types import Discrete, Episode, Spaces
 
 _CORE = (

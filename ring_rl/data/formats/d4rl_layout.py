@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ring_rl.data.hdf5 import dataset, datasets_below, mismatch, read_rows
+from ring_rl.data.formats.hdf5 import dataset, datasets_below, mismatch, read_rows
 
 _BLOCK_STEPS = 1 << 16
 _WIDE = ("observations", "actions", "next_observations")

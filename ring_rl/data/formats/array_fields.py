@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
-from ring_rl.data.columns import Column, Columns, read_flags, read_whole
+from ring_rl.data.formats.columns import Column, Columns, read_flags, read_whole
 
 STEP_FIELDS = {
     "observations": "[steps width], what was seen before each action",

@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 from jaxtyping import Shaped
 
-from ring_rl.data.example import Values
-from ring_rl.data.tfds_files import Feature
+from ring_rl.data.rlds.example import Values
+from ring_rl.data.rlds.tfds_files import Feature
 
 _LARGEST_COLUMN = 512 << 20  # bytes that compressed rows of one record may become
 

@@ -9,8 +9,14 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 
-from ring_rl.data.archives import Archive, open_npz
-from ring_rl.data.hdf5 import dataset, datasets_below, mismatch, open_hdf5, read_rows
+from ring_rl.data.formats.archives import Archive, open_npz
+from ring_rl.data.formats.hdf5 import (
+    dataset,
+    datasets_below,
+    mismatch,
+    open_hdf5,
+    read_rows,
+)
 
 _BLOCK_BYTES = 1 << 24  # of one array, looked at together
 

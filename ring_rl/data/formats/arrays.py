@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Shaped
 
-from ring_rl.data.array_fields import EXTRAS, Layout, check_keys, make_layout
-from ring_rl.data.columns import (
+from ring_rl.data.formats.array_fields import EXTRAS, Layout, check_keys, make_layout
+from ring_rl.data.formats.columns import (
     Columns,
     as_float32,
     blocks,
