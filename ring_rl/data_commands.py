@@ -79,7 +79,7 @@ def inspect_data(directory: Path, *, png: Path | None, as_json: bool) -> None:
     from ring_rl.data.inspect import inspect
     from ring_rl.data.store import open_store
 
-    store = open_store(directory, progress=progress())
+    store = open_store(directory, verify=True, progress=progress())
     summary = inspect(store)
     if png is not None:
         write_histograms(png, store, title=directory.name)
@@ -101,7 +101,7 @@ def relabel_data(
     extra: str | None,
     radius: float | None,
     margin: float,
-    processes: int,
+    processes: int | None,
     cache: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -119,7 +119,7 @@ def relabel_data(
         if radius is None:
             raise ValueError("--goal needs --radius, found none")
         relabelling = GoalRewards(goal, radius, columns, extra, margin, name=task)
-        processes = 1  # sooner done than sent
+        processes = processes or 1  # sooner done than sent
     elif task is None:
         raise ValueError("expected --task or --goal, found neither")
     elif columns is not None or extra is not None or radius is not None or margin:
@@ -128,6 +128,7 @@ def relabel_data(
         )
     else:
         relabelling = ExorlRewards(task)
+        processes = processes or os.cpu_count() or 1
         cache = cache or Path(f"{os.path.abspath(out)}.rewards")
     summary = relabel(
         directory,

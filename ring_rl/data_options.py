@@ -1,7 +1,6 @@
 """The options of `ring-rl data`; see `ring_rl.options`."""
 
 import argparse
-import os
 from pathlib import Path
 
 from ring_rl import argument_types, data_commands
@@ -173,9 +172,8 @@ def _add_relabel(parser: argparse.ArgumentParser) -> None:
     add(
         "--processes",
         type=argument_types.count,
-        default=os.cpu_count() or 1,
         metavar="N",
-        help="that compute rewards (default: one a core, here %(default)s)",
+        help="that compute rewards (default: one a core; with --goal one)",
     )
     add(
         "--cache",

@@ -17,7 +17,7 @@ def text_histogram(
 
     Bins are half-open except the last one; the longest bar has `width` characters.
     """
-    counts, edges = np.histogram(returns, bins=bins)
+    counts, edges = np.histogram(returns, bins=bins, range=_range(returns))
     labels = [f"{edge:.6g}" for edge in edges]
     label_width = max(map(len, labels))
     count_width = len(str(counts.max()))
@@ -26,6 +26,15 @@ def text_histogram(
         f"{'#' * -(-count * width // max(counts.max(), 1))}".rstrip()
         for low, high, count in zip(labels[:-1], labels[1:], counts, strict=True)
     )
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """What bins are to cover: values that differ by rounding alone are one value."""
+    low, high = float(values.min()), float(values.max())
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
+        half = 0.5 * max(1.0, abs(low) * 1e-3)
+        return low - half, high + half
+    return low, high
 
 
 def write_histograms(path: Path, store: EpisodeStore, *, title: str) -> None:
@@ -42,7 +51,7 @@ def write_histograms(path: Path, store: EpisodeStore, *, title: str) -> None:
         (left, store.returns, "return, undiscounted"),
         (right, store.lengths, "length, environment steps"),
     ):
-        axes.hist(values, bins=30, color="#0072B2")
+        axes.hist(values, bins=30, range=_range(values), color="#0072B2")
         axes.axvline(float(np.median(values)), color="#D55E00", label="median")
         axes.set(xlabel=label, ylabel="episodes")
         axes.legend(frameon=False)

@@ -26,7 +26,7 @@ from ring_rl.data.chains import (
 )
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.rows import Members, Row
-from ring_rl.data.tokens import TokenConfig, fill
+from ring_rl.data.tokens import TokenConfig, fill, order_tokens
 from ring_rl.mesh import ShardingRules
 from ring_rl.types import Batch
 
@@ -77,8 +77,8 @@ class ChainLoader:
         """
         one = isinstance(stores, EpisodeStore)
         self.stores = [stores] if one else list(stores)
-        self.spaces = self.stores[0].spaces
         self.weights = _shares(self.stores, weights)
+        self.spaces = self.stores[0].spaces
         self.groups = [group_episodes(store, chains) for store in self.stores]
         self.config, self.chains, self.tokens = config, chains, tokens
         self.seed = seed
@@ -145,11 +145,9 @@ class ChainLoader:
 
     def choose_layout(self, ring: int) -> str:
         """The layout that balances a ring of this size best for the first batch."""
-        whole = [range(self.padded_length(ring))]
-        tokens = fill(self.plan(0), whole, self.tokens, self.spaces).tokens
-        return choose_layout(
-            Mask.self_attention(tokens.positions, tokens.segments), ring
-        )
+        length = self.padded_length(ring)
+        positions, segments = order_tokens(self.plan(0), length, self.tokens)
+        return choose_layout(Mask.self_attention(positions, segments), ring)
 
     def shards(self, step: int, *, layout: str, rules: ShardingRules) -> Batch:
         """The batch of a step on its devices, each part made where it is held."""
@@ -195,10 +193,12 @@ class ChainLoader:
 
 def _shares(stores: Sequence[EpisodeStore], weights: Sequence[float]) -> np.ndarray:
     """How likely each store is; checks that they go together."""
+    if not stores:
+        raise ValueError("loader: expected at least one dataset, found none")
     if any(store.spaces != stores[0].spaces for store in stores):
         found = "; ".join(dict.fromkeys(str(store.spaces) for store in stores))
         raise ValueError(f"loader: expected datasets of the same spaces, found {found}")
-    given = np.asarray(weights or np.ones(len(stores)), np.float64)
+    given = np.asarray(weights if len(weights) else np.ones(len(stores)), np.float64)
     if len(given) != len(stores) or not (np.isfinite(given) & (given > 0)).all():
         raise ValueError(
             f"loader: expected a weight above 0 for each of {len(stores)} datasets, "

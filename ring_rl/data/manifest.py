@@ -100,11 +100,11 @@ def read_manifest(directory: Path) -> dict | None:
     return manifest
 
 
-def check_files(directory: Path, manifest: dict) -> None:
-    """Compares the record files with the manifest's sizes and hashes.
+def check_sizes(directory: Path, manifest: dict) -> None:
+    """Compares the files with the manifest's sizes; none is opened.
 
     Raises:
-      ValueError: naming the first file that is missing or altered.
+      ValueError: naming the first file that is missing or of another size.
     """
     for name, expected in manifest["files"].items():
         path = directory / name
@@ -118,6 +118,17 @@ def check_files(directory: Path, manifest: dict) -> None:
                 f"{path}: expected {expected['bytes']} bytes, found {size}; copy or "
                 "import the dataset again"
             )
+
+
+def check_files(directory: Path, manifest: dict) -> None:
+    """Compares the files with the manifest's sizes and hashes.
+
+    Raises:
+      ValueError: naming the first file that is missing or altered.
+    """
+    check_sizes(directory, manifest)
+    for name, expected in manifest["files"].items():
+        path = directory / name
         found = sha256(path)
         if found != expected["sha256"]:
             raise ValueError(

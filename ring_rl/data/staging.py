@@ -1,6 +1,7 @@
 """All or nothing on disk: a directory appears complete, or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -30,8 +31,8 @@ def staged_directory(
       marker: name of a file that only a directory of this kind has.
 
     Raises:
-      ValueError: if something stands at `directory` that is not to be replaced, or
-        nothing can be written there.
+      ValueError: if something stands at `directory` that is not to be replaced, was
+        put there meanwhile, or nothing can be written there.
     """
     directory = Path(os.path.abspath(directory))
     prefix = f".{directory.name}.partial-"
@@ -70,10 +71,16 @@ def staged_directory(
                 if occupied:
                     os.replace(directory, old)
                 os.replace(content, directory)
-            except BaseException:
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise ValueError(
+                    f"{directory}: expected it free at the end as at the start, found "
+                    "that another process put something there meanwhile"
+                ) from error
+            finally:
                 if old.exists() and not directory.exists():
                     os.replace(old, directory)
-                raise
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         for parent in missing:

@@ -9,21 +9,29 @@ written to, the arrays go to `$RING_RL_CACHE`, by default `~/.cache/ring_rl`.
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ring_rl.data.array_files import ArrayFile, file_name, map_array
 from ring_rl.data.episodes import EpisodeStore, StoreBuilder
-from ring_rl.data.manifest import MANIFEST_NAME, spaces_from_json, spaces_to_json
+from ring_rl.data.manifest import (
+    MANIFEST_NAME,
+    check_sizes,
+    read_manifest,
+    sha256,
+    spaces_from_json,
+    spaces_to_json,
+)
 from ring_rl.data.moments import Moments
 from ring_rl.data.rlds import open_rlds
 from ring_rl.data.staging import staged_directory
-from ring_rl.types import Discrete, Spaces
+from ring_rl.types import Discrete, Episode, Spaces
 
 ARRAYS_NAME = "arrays"
-_INDEX = "index.json"
+_INDEX, _OFFSETS = "index.json", "offsets.npy"
 _FORMAT = 1
 _PER_EPISODE = (
     "offsets",
@@ -41,6 +49,7 @@ def open_store(
     *,
     action_bounds: tuple[float, float] | None = None,
     task: str | None = None,
+    verify: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EpisodeStore:
     """The episodes of an RLDS dataset, their arrays mapped from files.
@@ -49,75 +58,53 @@ def open_store(
       directory: of the dataset.
       action_bounds: as `open_rlds`.
       task: as `open_rlds`.
+      verify: compare the arrays with the hashes that were taken when they were made;
+        this reads them all. Without it sizes, types and offsets are checked.
       progress: called with the episodes and steps read so far while arrays are made.
 
     Raises:
-      ValueError: as `open_rlds`, or naming the array that is not what it should be.
+      ValueError: as `open_rlds` where arrays are made; or naming the array that is not
+        what it should be, or the record file that is gone.
     """
     directory = Path(directory)
     identity = _identity(directory, action_bounds, task)
     places = [directory / ARRAYS_NAME, _cache() / identity[:32]]
     for place in places:
         if _index_of(place, identity) is not None:
-            return _map(place, identity)
+            return _map(place, identity, verify)
     spaces, episodes = open_rlds(directory, action_bounds=action_bounds, task=task)
     place = places[0] if os.access(directory, os.W_OK) else places[1]
-    with staged_directory(place, overwrite=True, marker=_INDEX) as staging:
-        builder = StoreBuilder(spaces, lambda name, like: _OnDisk(staging, name, like))
-        steps = 0
-        for count, episode in enumerate(episodes):
-            builder.add(episode)
-            steps += len(episode.rewards)
-            if progress is not None:
-                progress(count + 1, steps)
-        _write_index(staging, builder.build(), identity)
-    return _map(place, identity)
-
-
-class _OnDisk:
-    """A column that is a .npy file from the start."""
-
-    def __init__(self, folder: Path, name: str, like: np.ndarray):
-        self._path = folder / _file_name(name)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._row, self._dtype, self._count = like.shape[1:], like.dtype, 0
-        self._file = self._path.open("w+b")
-        self._write_header()
-
-    def _write_header(self) -> None:
-        """The header; NumPy leaves room in it for the number of rows to grow."""
-        self._file.seek(0)
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self._count, *self._row),
-        }
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-    def append(self, values: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(values).data)
-        self._count += len(values)
-
-    def finish(self) -> np.ndarray:
-        end = self._file.tell()
-        self._write_header()
-        self._file.close()
-        assert self._path.stat().st_size == end
-        return _mapped(self._path)
-
-
-def _file_name(name: str) -> str:
-    """Of the array of that name; slashes of an extra array are no folders."""
-    return name.replace("%", "%25").replace("/", "%2F") + ".npy"
-
-
-def _mapped(path: Path) -> np.ndarray:
-    """The array of a .npy file, mapped, as a plain array."""
+    if (place / _OFFSETS).exists() and not (place / _INDEX).exists():
+        raise ValueError(
+            f"{place}: expected {_INDEX} beside the arrays, found none; remove the "
+            "folder, it is made again"
+        )
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: expected a NumPy array, found {reason}") from error
+        with staged_directory(place, overwrite=True, marker=_INDEX) as staging:
+            _fill(staging, spaces, episodes, identity, progress)
+    except ValueError:
+        # Another process may have made the same meanwhile, which is as good.
+        if _index_of(place, identity) is None:
+            raise
+    return _map(place, identity, verify)
+
+
+def _fill(
+    folder: Path,
+    spaces: Spaces,
+    episodes: Iterator[Episode],
+    identity: str,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Makes the arrays of these episodes in an empty folder."""
+    builder = StoreBuilder(spaces, lambda name, like: ArrayFile(folder, name, like))
+    steps = 0
+    for count, episode in enumerate(episodes):
+        builder.add(episode)
+        steps += len(episode.rewards)
+        if progress is not None:
+            progress(count + 1, steps)
+    _write_index(folder, builder.build(), identity)
 
 
 def _identity(
@@ -128,9 +115,11 @@ def _identity(
     A manifest has the hash of every record file. Without one, names, sizes and times
     of change must do.
     """
-    manifest = directory / MANIFEST_NAME
-    if manifest.is_file():
-        records: Any = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    manifest = read_manifest(directory)
+    if manifest is not None:
+        check_sizes(directory, manifest)
+        text = (directory / MANIFEST_NAME).read_bytes()
+        records: Any = hashlib.sha256(text).hexdigest()
     else:
         files = sorted(path for path in directory.glob("*") if path.is_file())
         records = [str(directory.resolve())]
@@ -148,13 +137,14 @@ def _cache() -> Path:
 def _write_index(folder: Path, store: EpisodeStore, identity: str) -> None:
     """Writes the per-episode arrays and the file that says what there is."""
     for name in _PER_EPISODE:
-        np.save(folder / _file_name(name), getattr(store, name), allow_pickle=False)
+        np.save(folder / file_name(name), getattr(store, name), allow_pickle=False)
     index = {
         "identity": identity,
         "steps": int(store.offsets[-1]),
         "episodes": len(store),
         "spaces": spaces_to_json(store.spaces),
         "extras": sorted(store.extras),
+        "sha256": {path.name: sha256(path) for path in sorted(folder.glob("*.npy"))},
         "observation_mean": store.moments.mean.tolist(),
         "observation_variance": store.moments.variance.tolist(),
     }
@@ -171,8 +161,8 @@ def _index_of(folder: Path, identity: str) -> dict[str, Any] | None:
     return index if fits else None
 
 
-def _map(folder: Path, identity: str) -> EpisodeStore:
-    """The store of a folder of arrays.
+def _map(folder: Path, identity: str, verify: bool) -> EpisodeStore:
+    """The store of a folder of arrays, compared with their hashes if so asked.
 
     Raises:
       ValueError: an array is missing, or is not what the index and the others say.
@@ -184,19 +174,27 @@ def _map(folder: Path, identity: str) -> EpisodeStore:
         spaces = spaces_from_json(index["spaces"])
         steps, episodes = int(index["steps"]), int(index["episodes"])
         extras = [str(name) for name in index["extras"]]
+        hashes = {str(name): str(value) for name, value in index["sha256"].items()}
         moments = Moments(
             steps,
             np.asarray(index["observation_mean"], np.float64),
             np.asarray(index["observation_variance"], np.float64),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{folder / _INDEX}: expected the index of a store, found {error!r}; "
             "remove the folder, it is made again"
         ) from error
+    for name, expected in hashes.items() if verify else ():
+        path = folder / name
+        if not path.is_file() or sha256(path) != expected:
+            raise ValueError(
+                f"{path}: expected the array that was made, found another or none; "
+                "remove the folder, it is made again"
+            )
     arrays: dict[str, Any] = {}
     for name, (dtype, shape) in _expected(spaces, steps, episodes).items():
-        values = arrays[name] = _mapped(folder / _file_name(name))
+        values = arrays[name] = map_array(folder / file_name(name))
         if values.shape != shape or (dtype and values.dtype != dtype):
             raise _odd(folder, name, f"{dtype or 'text'} {list(shape)}",
                        f"{values.dtype} {list(values.shape)}")  # fmt: skip
@@ -205,7 +203,7 @@ def _map(folder: Path, identity: str) -> EpisodeStore:
     offsets = arrays["offsets"]
     if offsets[0] != 0 or offsets[-1] != steps or (np.diff(offsets) < 1).any():
         raise _odd(folder, "offsets", f"increasing from 0 to {steps}", "others")
-    others = {name: _mapped(folder / _file_name(f"extras/{name}")) for name in extras}
+    others = {name: map_array(folder / file_name(f"extras/{name}")) for name in extras}
     for name, values in others.items():
         if values.shape[:1] != (steps,):
             expected, found = f"{steps} rows", list(values.shape)
@@ -239,6 +237,6 @@ def _expected(
 
 def _odd(folder: Path, name: str, expected: object, found: object) -> ValueError:
     return ValueError(
-        f"{folder / _file_name(name)}: expected {expected}, found {found}; remove the "
+        f"{folder / file_name(name)}: expected {expected}, found {found}; remove the "
         "folder, it is made again"
     )

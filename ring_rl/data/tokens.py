@@ -158,16 +158,38 @@ def _fill_range(batch: Batch, row: Steps, some: range, config: TokenConfig) -> N
     steps = index // stride
     chain = which(row.starts, steps)
     starts = row.starts[chain]
-    if config.memory == "chain":
-        tokens.positions[:] = index - starts * stride
-        tokens.segments[:] = chain
-    else:
-        tokens.positions[:] = index % stride
-        tokens.segments[:] = steps
+    tokens.positions[:], tokens.segments[:] = _order(index, chain, starts, config)
     if config.layout == "fused":
         _fill_fused(batch, row, steps, starts, config)
     else:
         _fill_interleaved(batch, row, steps, index % stride, config)
+
+
+def _order(
+    index: np.ndarray, chain: np.ndarray, starts: np.ndarray, config: TokenConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and segments of tokens, of the chains that they are in."""
+    stride = config.tokens_per_step
+    if config.memory == "chain":
+        return index - starts * stride, chain
+    return index % stride, index // stride
+
+
+def order_tokens(
+    rows: Sequence[Steps], length: int, config: TokenConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and segments `[rows length]` int32, as `fill` has them.
+
+    All that who-sees-whom depends on, for 8 bytes a token: no other field is read.
+    """
+    positions = np.zeros((len(rows), length), np.int32)
+    segments = np.full((len(rows), length), -1, np.int32)
+    for row, steps in enumerate(rows):
+        index = np.arange(min(length, steps.steps * config.tokens_per_step))
+        chain = which(steps.starts, index // config.tokens_per_step)
+        order = _order(index, chain, steps.starts[chain], config)
+        positions[row, : len(index)], segments[row, : len(index)] = order
+    return positions, segments
 
 
 def _fill_fused(

@@ -43,6 +43,8 @@ def main() -> None:
     assert rules.ring == options.devices
     loader.shards(0, layout=options.layout, rules=rules)
     tracemalloc.start()
+    # A run chooses its layout once, from the first batch.
+    assert loader.choose_layout(rules.ring) in ("contiguous", "zigzag", "striped")
     batch = loader.shards(5, layout=options.layout, rules=rules)
     _, peak = tracemalloc.get_traced_memory()
     # By natural token: which device has it is no matter.

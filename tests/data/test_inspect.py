@@ -124,3 +124,9 @@ def test_the_picture_is_a_png_of_both_distributions(make_episode, spaces, tmp_pa
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     with pytest.raises(ValueError, match="place to write a picture"):
         write_histograms(tmp_path / "absent" / "x.png", store, title="made")
+
+
+def test_returns_that_differ_by_rounding_are_one_bin():
+    returns = np.array([1000.0, np.nextafter(1000.0, 2000.0)])
+    lines = text_histogram(returns, bins=3).splitlines()
+    assert [line.split()[3] for line in lines] == ["0", "2", "0"]

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from ring_rl.data import store
 from ring_rl.data.rlds import read_rlds, write_rlds
 from ring_rl.data.store import ARRAYS_NAME, open_store
 from ring_rl.types import Discrete, Spaces
@@ -143,6 +144,54 @@ def test_a_damaged_array_is_named(write, name, damage):
     with pytest.raises(ValueError) as found:
         open_store(directory)
     assert name in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_flipped_bit_is_found_where_it_is_looked_for(write):
+    directory = write()
+    open_store(directory, verify=True)
+    path = directory / ARRAYS_NAME / "rewards.npy"
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+    open_store(directory)
+    with pytest.raises(ValueError, match="rewards.npy: expected the array that was"):
+        open_store(directory, verify=True)
+
+
+def test_records_that_are_gone_are_missed(write):
+    directory = write()
+    open_store(directory)
+    (record,) = directory.glob("*.array_record*")
+    record.unlink()
+    with pytest.raises(ValueError, match="array_record.*found no file"):
+        open_store(directory)
+
+
+def test_arrays_made_by_another_process_meanwhile_are_as_good(write, monkeypatch):
+    directory = write()
+    opened = store.open_rlds
+
+    def open_later(*arguments, **options):
+        monkeypatch.setattr(store, "open_rlds", opened)
+        spaces, episodes = opened(*arguments, **options)
+
+        def given():
+            yield from episodes
+            assert len(open_store(directory)) == 3  # the other process
+
+        return spaces, given()
+
+    monkeypatch.setattr(store, "open_rlds", open_later)
+    assert len(open_store(directory)) == 3
+    assert not list(directory.glob(".*"))
+
+
+def test_arrays_without_an_index_say_what_to_do(write):
+    directory = write()
+    open_store(directory)
+    (directory / ARRAYS_NAME / "index.json").unlink()
+    with pytest.raises(ValueError, match=r"expected index.json.*remove the folder"):
+        open_store(directory)
 
 
 def test_a_damaged_index_is_named(write):
