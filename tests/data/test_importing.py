@@ -174,7 +174,7 @@ def test_a_failure_while_reporting_leaves_nothing(d4rl_file, tmp_path):
 
 
 IMPORT_AND_HANG = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from ring_rl.data.importing import import_dataset
 
@@ -182,6 +182,8 @@ def hang(episodes, steps):
     print("importing", flush=True)
     time.sleep(60)
 
+# Off in what a shell's background job starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import_dataset(Path(sys.argv[1]), "d4rl", Path(sys.argv[2]), progress=hang)
 """
 
