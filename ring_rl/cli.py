@@ -3,8 +3,8 @@
 Exit codes: 0; 1, it failed; 2, wrong usage or bad input; 130, interrupted. Bad input is
 one line on the standard error. `RING_RL_TRACEBACK=1` adds where it was found.
 
-The options are in `ring_rl.options`, what the subcommands do is in `ring_rl.commands` and
-`ring_rl.data_commands`.
+The options are in `ring_rl.options` and `ring_rl.data_options`, what the subcommands do
+is in `ring_rl.commands` and `ring_rl.data_commands`.
 """
 
 import os

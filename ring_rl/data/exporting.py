@@ -118,5 +118,9 @@ def _write_npz(store: EpisodeStore, path: Path) -> None:
     )
     arrays = {name: getattr(store, name) for name in _STORE_FIELDS}
     extras = {f"{EXTRAS}{name}": values for name, values in store.extras.items()}
+    arrays |= spaces | extras
+    for name, values in arrays.items():
+        if values.dtype.hasobject:  # NumPy would pickle it
+            raise ValueError(f"{name}: expected numbers or text, found {values.dtype}")
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays, **spaces, **extras)
+        np.savez(file, **arrays)

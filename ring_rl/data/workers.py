@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
 from typing import Any
 
 
@@ -24,6 +26,23 @@ class InProcess(concurrent.futures.Executor):
         return future
 
 
+class _Processes(concurrent.futures.ProcessPoolExecutor):
+    """Processes whose end before their work's is one line, where the block ends."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        super().__exit__(exc_type, exc_val, exc_tb)
+        if isinstance(exc_val, BrokenProcessPool):
+            raise ValueError(
+                "processes: expected worker processes that finish, found that one was "
+                "ended, perhaps for want of memory; try fewer"
+            ) from exc_val
+
+
 def make_executor(processes: int) -> concurrent.futures.Executor:
     """Spawned processes, since JAX does not survive a fork; one means this one.
 
@@ -31,13 +50,14 @@ def make_executor(processes: int) -> concurrent.futures.Executor:
     leave Ctrl-C to this process, and end with it however it ends.
 
     Raises:
-      ValueError: `processes` is below 1.
+      ValueError: `processes` is below 1; at the end of the executor's own `with` block,
+        if a process was ended from outside.
     """
     if processes < 1:
         raise ValueError(f"processes: expected at least 1, found {processes}")
     if processes == 1:
         return InProcess()
-    return concurrent.futures.ProcessPoolExecutor(
+    return _Processes(
         processes,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,

@@ -169,6 +169,25 @@ def test_discrete_actions_are_counted_or_given(write, shape):
         write(arrays)(action_bounds=(-1.0, 1.0))
 
 
+def test_padding_is_no_action(write):
+    padded = {
+        "observations": np.zeros((2, 3, 1)),
+        "actions": np.array([[0, 1, 0], [1, 99, 99]]),
+        "rewards": np.zeros((2, 3)),
+        "lengths": np.array([3, 1]),
+    }
+    store = store_of(write(padded)())
+    assert store.spaces.action == Discrete(2)
+    assert store.actions.tolist() == [0, 1, 0, 1]
+
+
+def test_truncated_is_believed_where_it_is_given(write):
+    given = {"truncated": np.array([False, True, False])}
+    store = store_of(write(flat() | given)())
+    assert store.truncated.tolist() == [False, True, False]
+    assert not store.terminated.any()
+
+
 def at(values, place, value):
     changed = values.copy()
     changed[place] = value
@@ -202,6 +221,10 @@ ARRAYS = flat()
         ({"terminals": STARTS}, "terminals: .* at the ends .* found one in row 0"),
         ({"terminated": np.zeros(4)}, r"terminated: expected \[3\] entries, .* \[4\]"),
         ({"episode_ids": np.arange(4)}, r"episode_ids: expected \[3\] entries"),
+        (
+            {"episode_ids": np.array([1, 2, 2**63], np.uint64)},
+            "episode_ids: expected 64-bit integers, found 9223372036854775808",
+        ),
         ({"final_observations": np.zeros((3, 2))}, r"expected \[3, 3\] entries"),
         (
             {"observations": at(ARRAYS["observations"], (7, 1), np.nan)},

@@ -93,6 +93,13 @@ def test_other_rows_of_numbers_are_kept_and_metadata_are_not_steps(d4rl_file):
     assert not {"note", "metadata/w"} & set(episodes[0].extras)
 
 
+def test_texts_in_infos_are_left_out(d4rl_file):
+    words = np.array([b"word"] * 12)
+    path = d4rl_file(**{"infos/word": words, "infos/long": words.astype(object)})
+    expected = {"infos/qpos", "infos/action_log_probs", "next_observations"}
+    assert set(next(read_d4rl(path)).extras) == expected
+
+
 def test_a_flagged_last_step_leaves_no_trailing_episode(d4rl_file):
     episodes = list(read_d4rl(d4rl_file(9, terminals=(3, 8), timeouts=(8,))))
     assert [len(episode.rewards) for episode in episodes] == [4, 5]

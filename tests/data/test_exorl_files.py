@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,14 @@ def test_later_files_are_laid_out_as_the_first(folder):
         ValueError, match="expected arrays as in the first episode, obs"
     ):
         next(episodes)
+
+
+@pytest.mark.parametrize("place", ["/buffer", "/rnd/buffer", "/"])
+def test_a_folder_without_a_domain_needs_a_task(folder, monkeypatch, place):
+    monkeypatch.setattr(Path, "resolve", lambda self: Path(place))
+    with pytest.raises(ValueError, match="expected a folder above that names the task"):
+        open_exorl(folder)
+    assert next(open_exorl(folder, task="run")[1]).task == "run"
 
 
 def test_bad_folders_are_named(folder, tmp_path):

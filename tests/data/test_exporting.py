@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ring_rl.cli import main
+from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.exporting import export_dataset, staged_file
 from ring_rl.data.formats.d4rl import open_d4rl
 from ring_rl.data.importing import import_dataset
@@ -136,6 +137,65 @@ def test_other_datasets_get_the_schema_of_d4rl(tmp_path, spaces, make_episode):
         assert "next_observations" not in file
 
 
+@pytest.mark.parametrize(
+    "name", ["rewards", "terminals", "timeouts", "observations", "actions", "rewards/x"]
+)
+def test_extras_do_not_stand_where_d4rl_has_its_own(
+    tmp_path, spaces, make_episode, name
+):
+    episode = make_episode(4, extras={name: np.zeros(4)})
+    write_rlds([episode], spaces, tmp_path / "dataset", name="x", source="a test")
+    out = tmp_path / "new.hdf5"
+    with pytest.raises(ValueError, match=f"extras '{name}': expected none") as error:
+        export_dataset(tmp_path / "dataset", "d4rl", out)
+    assert "\n" not in str(error.value) and not out.exists()
+
+
+def test_episodes_with_neither_flag_stay_apart(tmp_path, spaces, make_episode):
+    episodes = [make_episode(steps, terminated=False) for steps in (4, 1, 7)]
+    episodes[0] = episodes[0]._replace(truncated=False)
+    write_rlds(episodes, spaces, tmp_path / "dataset", name="x", source="a test")
+    (line,) = export_dataset(tmp_path / "dataset", "d4rl", tmp_path / "new.hdf5")
+    assert line.startswith("timeouts: 1 at the ends of 1 episodes that were neither")
+    _, back = open_d4rl(tmp_path / "new.hdf5")
+    assert [len(episode.rewards) for episode in back] == [4, 1, 7]
+
+
+def test_texts_in_infos_are_said_to_be_lost(d4rl_file, tmp_path):
+    words = np.array([b"word"] * 12)
+    path = d4rl_file(**{"infos/word": words, "infos/long": words.astype(object)})
+    import_dataset(path, "d4rl", tmp_path / "dataset")
+    out = tmp_path / "back.hdf5"
+    assert export_dataset(tmp_path / "dataset", "d4rl", out) == [
+        f"infos/{name}: text in the source, not in the dataset, left out"
+        for name in ("long", "word")
+    ]
+    with h5py.File(path, "a") as file:
+        del file["infos/word"], file["infos/long"]
+    assert_same_files(path, out)
+
+
+def test_npz_takes_no_more_than_numpy_2_0_has(
+    tmp_path, spaces, make_episode, monkeypatch
+):
+    episodes = [make_episode(3)]
+    write_rlds(episodes, spaces, tmp_path / "dataset", name="x", source="a test")
+    savez = np.savez
+
+    def older(file, *arrays, **named):
+        savez(file, *arrays, **{k: np.asarray(values) for k, values in named.items()})
+
+    monkeypatch.setattr(np, "savez", older)  # whose every keyword is an array
+    export_dataset(tmp_path / "dataset", "npz", tmp_path / "all.npz")
+    with np.load(tmp_path / "all.npz") as file:
+        assert "allow_pickle" not in file.files and "actions" in file.files
+    odd = make_episode(2, extras={"x": np.array([{}, {}])})
+    store = EpisodeStore.from_episodes([odd], spaces)
+    monkeypatch.setattr("ring_rl.data.exporting.open_store", lambda *_, **__: store)
+    with pytest.raises(ValueError, match="extras/x: expected numbers or text, found"):
+        export_dataset(tmp_path / "dataset", "npz", tmp_path / "odd.npz")
+
+
 @pytest.mark.parametrize("discrete", [False, True])
 def test_npz_comes_back_whole(
     tmp_path, spaces, make_episode, assert_same_episode, discrete
@@ -149,6 +209,7 @@ def test_npz_comes_back_whole(
     episodes[1] = episodes[1]._replace(
         has_final_observation=False, final_observation=np.zeros(3, np.float32)
     )
+    episodes[2] = episodes[2]._replace(terminated=False, truncated=False)
     write_rlds(episodes, spaces, tmp_path / "dataset", name="x", source="a test")
     out = tmp_path / "all.npz"
     assert export_dataset(tmp_path / "dataset", "npz", out) == []

@@ -121,6 +121,16 @@ def test_dictionaries_are_flattened_in_the_order_of_names(record):
         assert episode.actions.dtype == np.int32
 
 
+def test_texts_in_infos_are_left_out(record):
+    folder, _, _ = record(BOX, gym.spaces.Box(-1, 1, (2,)))
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        for index, length in enumerate(LENGTHS):
+            file[f"episode_{index}/infos/word"] = ["word"] * length
+            file[f"episode_{index}/infos/deep/fixed"] = np.array([b"a"] * length)
+    for episode in open_minari(folder)[1]:
+        assert set(episode.extras) == {"infos/power"}
+
+
 def test_actions_of_several_boxes_or_without_bounds(record):
     parts = gym.spaces.Dict({"b": gym.spaces.Box(-1, 1, (2,)), "a": BOX})
     folder, _, taken = record(BOX, parts, "test/parts-v0")

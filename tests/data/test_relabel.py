@@ -103,6 +103,22 @@ def test_a_run_that_was_ended_goes_on_where_it_was(source, tmp_path):
     assert 0 < kept <= 5 and len(read_rlds(out)) == 7
 
 
+class Ending(Counting):
+    """Ends the process that computes rewards."""
+
+    rewards = staticmethod(os._exit)
+
+    def inputs(self, episode: Episode) -> tuple[int, ...]:
+        return (1,)
+
+
+def test_a_worker_that_ends_is_one_line(source, tmp_path):
+    with pytest.raises(ValueError, match="one was ended, perhaps for want of") as error:
+        relabel(source, tmp_path / "out", Ending(), processes=2)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "longer", "empty"])
 def test_a_damaged_entry_counts_as_missing(tmp_path, make_episode, damage):
     cache = RewardCache(tmp_path / "cache")

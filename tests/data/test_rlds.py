@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import subprocess
 import sys
 
@@ -188,6 +189,25 @@ def test_no_process_is_too_few(tmp_path, make_episode, spaces):
     episodes = [make_episode(3)]
     with pytest.raises(ValueError, match="processes: expected at least 1, found 0"):
         write_rlds(episodes, spaces, tmp_path / "x", name="x", source="y", processes=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_worker_is_one_line(tmp_path, make_episode, spaces, monkeypatch):
+    monkeypatch.setattr("ring_rl.data.rlds.shards._SHARD_BYTES", 1)
+    others = multiprocessing.active_children()
+
+    def episodes():
+        for index in range(40):
+            if index == 6:
+                for child in multiprocessing.active_children():
+                    if child not in others:
+                        child.kill()
+            yield make_episode(3)
+
+    options = {"name": "x", "source": "y", "processes": 2}
+    with pytest.raises(ValueError, match="one was ended, perhaps for want of") as error:
+        write_rlds(episodes(), spaces, tmp_path / "x", **options)
+    assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 

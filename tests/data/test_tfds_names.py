@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ring_rl.data.formats.d4rl_names import d4rl_addresses, d4rl_name_of_tfds
-from ring_rl.data.rlds import write_rlds
+from ring_rl.data.rlds import open_rlds, write_rlds
 from ring_rl.data.rlds.tfds_names import open_tfds, resolve_tfds
 
 
@@ -17,7 +17,9 @@ def prepare(tmp_path, spaces, make_episode):
     def prepare(*places, **fields):
         for place in places:
             episode = make_episode(4, seed=1, **fields)
-            write_rlds([episode], spaces, tmp_path / place, name="x", source="a test")
+            name = place.split("/")[0]
+            write_rlds([episode], spaces, tmp_path / place, name=name, source="a test")
+            (tmp_path / place / "ring_rl_manifest.json").unlink()  # TFDS writes none
         return tmp_path
 
     return prepare
@@ -122,13 +124,24 @@ def test_what_is_no_name(tmp_path, name):
 
 def test_final_observations_of_d4rl_sets_are_not_believed(prepare, make_episode):
     data_dir = prepare("d4rl_mujoco_hopper/v2-medium/1.2.0", "robots/lift/1.0.0")
-    _, (hopper,) = open_tfds("tfds:d4rl_mujoco_hopper", data_dir)
-    assert not hopper.has_final_observation and not hopper.final_observation.any()
-    assert hopper.task == "reach"  # the episode's own
+    name = "tfds:d4rl_mujoco_hopper"
+    for _, (hopper,) in (
+        open_tfds(name, data_dir),
+        open_rlds(resolve_tfds(name, data_dir)),
+    ):
+        assert not hopper.has_final_observation and not hopper.final_observation.any()
+        assert hopper.task == "reach"  # the episode's own
     _, (lift,) = open_tfds("tfds:robots/lift", data_dir)
     whole = make_episode(4, seed=1)
     assert lift.has_final_observation
     np.testing.assert_array_equal(lift.final_observation, whole.final_observation)
+
+
+def test_final_observations_that_we_wrote_are_believed(tmp_path, spaces, make_episode):
+    name = "d4rl_mujoco_hopper"
+    write_rlds([make_episode(4)], spaces, tmp_path / "x", name=name, source="a test")
+    _, (episode,) = open_rlds(tmp_path / "x")
+    assert episode.has_final_observation
 
 
 def test_episodes_without_a_task_get_the_name_of_the_dataset(prepare):

@@ -109,6 +109,37 @@ def check_discrete_actions_and_a_store(folder: Path) -> None:
         open_tf_dataset(as_tf_dataset(written(folder, [episode(2)])), spaces=spaces)
 
 
+def check_the_action_of_the_last_step_is_not_counted(folder: Path) -> None:
+    spaces = Spaces(3, Discrete(6))
+    actions = np.arange(4, dtype=np.int32)
+    store = EpisodeStore.from_episodes([episode(4, actions=actions)], spaces)
+
+    def change(step: dict[str, Any]) -> dict[str, Any]:
+        action = tf.where(
+            step["is_last"], tf.int64.max, tf.cast(step["action"], "int64")
+        )
+        return {**step, "action": action}
+
+    dataset = map_steps(as_tf_dataset(store), lambda steps: steps.map(change))
+    found, (back,) = open_tf_dataset(dataset)
+    assert found == Spaces(3, Discrete(4))
+    np.testing.assert_array_equal(back.actions, actions, strict=True)
+
+
+def check_actions_that_do_not_fit_are_refused(folder: Path) -> None:
+    spaces = Spaces(3, Discrete(6))
+    actions = np.arange(4, dtype=np.int32)
+    store = EpisodeStore.from_episodes([episode(4, actions=actions)], spaces)
+
+    def change(step: dict[str, Any]) -> dict[str, Any]:
+        return {**step, "action": tf.cast(step["action"], "int64") + 2**32}
+
+    dataset = map_steps(as_tf_dataset(store), lambda steps: steps.map(change))
+    for given in (spaces, None):
+        with raises("episode 0: action: expected int32 numbers, found 4294967296"):
+            list(open_tf_dataset(dataset, spaces=given)[1])
+
+
 def check_it_is_rlds_in_the_form_of_tfds(folder: Path) -> None:
     made = episode(3, 1)
     directory = written(folder, [made, episode(2, 2, has_final_observation=False)])

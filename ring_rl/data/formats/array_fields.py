@@ -155,7 +155,7 @@ def _offsets(
     steps = leading[0]
     if "lengths" in keys:
         name = keys["lengths"]
-        lengths = _integers(columns, name)
+        lengths = read_integers(columns, name)
         most = leading[1] if padded else steps
         if padded and len(lengths) != leading[0]:
             found = f"{len(lengths)}"
@@ -171,7 +171,7 @@ def _offsets(
         return offsets
     if "offsets" in keys:
         name = keys["offsets"]
-        offsets = _integers(columns, name)
+        offsets = read_integers(columns, name)
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != steps:
             found = f"{len(offsets)} from {offsets[:1]} to {offsets[-1:]}"
             raise columns.mismatch(name, f"offsets from 0 to {steps}", found)
@@ -201,7 +201,10 @@ def _with_endings(
     time: int,
     offsets: Int64[np.ndarray, " bounds"],
 ) -> Layout:
-    """The layout with how each episode ended; what no one says ended was truncated."""
+    """The layout with how each episode ended.
+
+    What no one says ended was truncated, but where `truncated` itself denies it.
+    """
     endings = {}
     for field, flag in (("terminated", "terminals"), ("truncated", "timeouts")):
         if field in keys:
@@ -217,7 +220,9 @@ def _with_endings(
             expected = f"none beside arrays [episodes time ...] but {field}"
             raise columns.mismatch(keys[flag], expected, f"the field {flag}")
     terminated = endings.get("terminated", np.zeros(len(offsets) - 1, bool))
-    truncated = endings.get("truncated", ~terminated) | ~terminated
+    truncated = endings.get("truncated", ~terminated)
+    if "truncated" not in keys:
+        truncated |= ~terminated
     return Layout(keys, time, offsets, terminated, truncated)
 
 
@@ -236,12 +241,16 @@ def _check_episode_fields(
             raise columns.mismatch(keys[field], what, column)
 
 
-def _integers(columns: Columns, name: str) -> Int64[np.ndarray, " rows"]:
-    """An array of integers of one axis."""
+def read_integers(columns: Columns, name: str) -> Int64[np.ndarray, " rows"]:
+    """An array of integers `[rows]` or `[rows 1]`.
+
+    Raises:
+      ValueError: if it has another shape, or numbers that int64 cannot hold.
+    """
     column = columns.column(name)
-    if len(column.shape) != 1:
+    if column.shape[1:] not in ((), (1,)):
         raise columns.mismatch(name, "one axis", column)
-    values = read_whole(columns, name)
+    values = read_whole(columns, name).reshape(-1)
     if column.dtype.kind == "u" and values.max(initial=0) > np.iinfo(np.int64).max:
         raise columns.mismatch(name, "64-bit integers", values.max())
     return values.astype(np.int64)

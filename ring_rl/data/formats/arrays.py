@@ -4,13 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Shaped
+from jaxtyping import Bool, Float32, Int32, Int64, Shaped
 
-from ring_rl.data.formats.array_fields import EXTRAS, Layout, check_keys, make_layout
+from ring_rl.data.formats.array_fields import (
+    EXTRAS,
+    Layout,
+    check_keys,
+    make_layout,
+    read_integers,
+)
 from ring_rl.data.formats.columns import (
     Columns,
     as_float32,
-    blocks,
     open_columns,
     read_flags,
     read_whole,
@@ -42,8 +47,9 @@ def open_arrays(
     Arrays hold the steps of all episodes one after another; with `lengths`, they may
     also be `[episodes time ...]`, padded at the end of each row. Episodes are told
     apart by `lengths`, `offsets` or `starts`, else they end at `terminals`, `timeouts`
-    and the end of the file. What is not said to be terminated is truncated. float64 is
-    rounded to float32, but in extras; integers must fit it exactly.
+    and the end of the file. What is not said to be terminated is truncated, unless the
+    array `truncated` says otherwise. float64 is rounded to float32, but in extras;
+    integers must fit it exactly.
 
     Args:
       path: the file.
@@ -75,9 +81,7 @@ def _episodes(
     with open_columns(path, format) as columns:
         ids, tasks = _identities(columns, layout, path.stem, task)
         finals, known = _final_observations(columns, layout, spaces.observation)
-        first = 0
-        while first < len(offsets) - 1:
-            after = layout.block_end(first, _BLOCK_STEPS)
+        for first, after in _blocks(layout):
             block = _read_block(columns, layout, spaces, first, after)
             following = block.pop("next_observations", None)
             for index in range(first, after):
@@ -108,7 +112,15 @@ def _episodes(
                         for name in layout.extras
                     },
                 )
-            first = after
+
+
+def _blocks(layout: Layout) -> Iterator[tuple[int, int]]:
+    """Whole episodes, as many as fit a block: the first, and the one after."""
+    first = 0
+    while first < len(layout.offsets) - 1:
+        after = layout.block_end(first, _BLOCK_STEPS)
+        yield first, after
+        first = after
 
 
 def _read_block(
@@ -175,7 +187,7 @@ def _spaces(
         counts = read_whole(columns, keys["action_count"]).reshape(-1)
         discrete = int(counts[0]) if len(counts) == 1 and counts[0] >= 1 else 0
     if discrete is None and column.dtype.kind in "iu" and widths == (1,):
-        discrete = _largest(columns, name) + 1
+        discrete = _largest(columns, layout, name) + 1
     if discrete is not None:
         if not 1 <= discrete <= _MOST_ACTIONS or widths != (1,):
             expected = f"one column of 1 to {_MOST_ACTIONS} discrete actions"
@@ -201,22 +213,22 @@ def _spaces(
     return Spaces(observation, Continuous(*sides))
 
 
-def _largest(columns: Columns, name: str) -> int:
-    """The largest number of an array of integers, seen in one pass."""
+def _largest(columns: Columns, layout: Layout, name: str) -> int:
+    """The largest of the steps' integers, padding not counted, seen in one pass."""
     return max(
-        int(columns.rows(name, start, stop).max())
-        for start, stop in blocks(columns, name)
+        int(layout.steps(columns, name, first, after)[0].max())
+        for first, after in _blocks(layout)
     )
 
 
 def _identities(
     columns: Columns, layout: Layout, default: str, task: str | None
-) -> tuple[Shaped[np.ndarray, " episodes"], list[str]]:
+) -> tuple[Int64[np.ndarray, " episodes"], list[str]]:
     """The id and the task of every episode."""
     episodes = len(layout.offsets) - 1
     ids = np.arange(episodes)
     if "episode_ids" in layout.keys:
-        ids = read_whole(columns, layout.keys["episode_ids"]).reshape(episodes)
+        ids = read_integers(columns, layout.keys["episode_ids"])
     if task is not None or "tasks" not in layout.keys:
         return ids, [task or default] * episodes
     name = layout.keys["tasks"]

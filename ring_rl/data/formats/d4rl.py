@@ -39,8 +39,8 @@ def open_d4rl(
     end of the file (`truncated`). Discounts are 0 at a terminal step, else 1. The final
     observation comes from `next_observations` and is unknown in files without. Actions
     stay as they are, also beyond the bounds. Other datasets with a row of numbers a
-    step become extras of that name: `infos/*`; and `next_observations`, where they are
-    not the next row of `observations` all through an episode.
+    step become extras of that name: `infos/*`, but for text; and `next_observations`,
+    where they are not the next row of `observations` all through an episode.
 
     Args:
       path: an HDF5 file.

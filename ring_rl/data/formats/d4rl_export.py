@@ -8,6 +8,7 @@ import numpy as np
 
 from ring_rl.data.formats.d4rl_template import (
     TEMPLATE_NAME,
+    left_out,
     restore_timeouts,
     start_from_template,
 )
@@ -16,6 +17,7 @@ from ring_rl.types import Discrete, Episode, Spaces
 
 _BLOCK_STEPS = 1 << 16  # written together
 _STORED = ("observations", "actions", "rewards", "next_observations")
+_OWN = (*_STORED, "terminals", "timeouts")  # the names that D4RL gives a meaning
 
 
 def export_d4rl(
@@ -27,7 +29,8 @@ def export_d4rl(
     """Writes a dataset as a D4RL file, and returns what was lost, a line each.
 
     Raises:
-      ValueError: if the dataset cannot be read, or has discrete actions.
+      ValueError: if the dataset cannot be read, has discrete actions, or an extra with
+        a name that D4RL has for something else.
     """
     spaces, episodes = open_rlds(directory)
     if isinstance(spaces.action, Discrete):
@@ -40,10 +43,21 @@ def export_d4rl(
         empty = start_from_template(template, file) if template.is_file() else None
         writer = _Writer(file, spaces, empty)
         for index, episode in enumerate(episodes):
+            _check_extras(directory, episode)
             writer.add(episode)
             if progress is not None:
                 progress(index + 1, writer.steps)
         return writer.finish(template if empty is not None else None)
+
+
+def _check_extras(directory: Path, episode: Episode) -> None:
+    """Refuses extras that would stand where a file's own datasets do."""
+    for name in episode.extras:
+        if name.split("/")[0] in _OWN and name != "next_observations":
+            raise ValueError(
+                f"{directory}: extras {name!r}: expected none named like D4RL's own "
+                f"{', '.join(_OWN)}, found it; export it as npz"
+            )
 
 
 class _Writer:
@@ -61,6 +75,7 @@ class _Writer:
         self._ends: list[np.ndarray] = []
         self._unknown_finals = 0
         self._odd_discounts = 0
+        self._unflagged = 0
         self._tasks: set[str] = set()
 
     def add(self, episode: Episode) -> None:
@@ -69,21 +84,24 @@ class _Writer:
         following = np.concatenate(
             [episode.observations[1:], episode.final_observation[None]]
         )
-        terminals, truncated = np.zeros((2, steps), bool)
-        terminals[-1], truncated[-1] = episode.terminated, episode.truncated
+        terminals, timeouts = np.zeros((2, steps), bool)
+        terminals[-1] = episode.terminated
+        # With neither flag it would go on into the next episode.
+        timeouts[-1] = episode.truncated or not episode.terminated
+        self._unflagged += not (episode.terminated or episode.truncated)
         usual = np.ones(steps, np.float32)
         usual[-1] = not episode.terminated
         self._odd_discounts += not np.array_equal(usual, episode.discounts)
         self._unknown_finals += not episode.has_final_observation
         self._tasks.add(episode.task)
-        self._ends.append(truncated)
+        self._ends.append(timeouts)
         self._pending.append(
             {
                 "observations": episode.observations,
                 "actions": episode.actions,
                 "rewards": episode.rewards,
                 "terminals": terminals,
-                "timeouts": truncated,
+                "timeouts": timeouts,
                 "next_observations": following,
                 # An extra of that name holds what the rows above do not.
                 **episode.extras,
@@ -109,6 +127,10 @@ class _Writer:
                 del self._file[name]
                 lost.append(f"{name}: not in the dataset any more, left out")
             lost += [
+                f"{name}: text in the source, not in the dataset, left out"
+                for name in left_out(template)
+            ]
+            lost += [
                 f"{name}: {item.dtype} in the source, rounded to float32 here"
                 for name, item in datasets.items()
                 if name in _STORED and name not in missing and item.dtype.itemsize > 4
@@ -118,6 +140,11 @@ class _Writer:
             lost.append(
                 "next_observations: left out, since the final observation of "
                 f"{self._unknown_finals} episodes is not known"
+            )
+        if self._unflagged:
+            lost.append(
+                f"timeouts: 1 at the ends of {self._unflagged} episodes that were "
+                "neither terminated nor truncated"
             )
         if self._odd_discounts:
             lost.append(

@@ -24,6 +24,7 @@ class Layout(NamedTuple):
       has_timeouts: whether there are `timeouts`.
       has_next_observations: whether there are `next_observations`.
       extras: full names of further datasets of numbers with a row a step.
+      texts: full names of texts in `infos`, which are left out.
       others: full names of all other datasets, `metadata/*` among them.
     """
 
@@ -33,6 +34,7 @@ class Layout(NamedTuple):
     has_timeouts: bool
     has_next_observations: bool
     extras: tuple[str, ...]
+    texts: tuple[str, ...]
     others: tuple[str, ...]
 
 
@@ -123,12 +125,15 @@ def read_layout(file: h5py.File) -> Layout:
     if following.shape != observations.shape:
         expected = f"{list(observations.shape)} as in observations"
         raise mismatch(file, "next_observations", expected, following)
-    extras, others = [], []
+    extras, texts, others = [], [], []
     for name in names:
         if name in found:
             continue
         item = dataset(file, name)
         if name.startswith("infos/"):
+            if h5py.check_string_dtype(item.dtype) is not None:
+                texts.append(name)
+                continue
             _check_numbers(file, name, item, steps, "biuf", "numbers")
         elif name.startswith("metadata/") or not _has_rows(item, steps):
             others.append(name)
@@ -141,6 +146,7 @@ def read_layout(file: h5py.File) -> Layout:
         has_timeouts="timeouts" in found,
         has_next_observations="next_observations" in found,
         extras=tuple(extras),
+        texts=tuple(texts),
         others=tuple(others),
     )
 

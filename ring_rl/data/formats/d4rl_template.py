@@ -4,7 +4,7 @@ The template of a file is the file without its rows: every dataset that has a ro
 with its name, type, chunks and attributes, and no rows; all others, `metadata/*` among
 them, and the attributes of the file as they are. It also holds, in a group of ring_rl's
 own, the rows whose timeouts differ from the truncated ends of the episodes: a last
-episode that no flag ends, for one.
+episode that no flag ends, for one; and the names of texts a step, which are lost.
 """
 
 from pathlib import Path
@@ -61,6 +61,7 @@ def write_template(
             out[_TIMEOUTS] = differing
             out[_TIMEOUTS].attrs["steps"] = layout.steps
             out[_TIMEOUTS].attrs["datasets"] = per_step
+            out[_TIMEOUTS].attrs["left_out"] = layout.texts
 
 
 def start_from_template(template: Path, out: h5py.File) -> dict[str, h5py.Dataset]:
@@ -78,6 +79,17 @@ def start_from_template(template: Path, out: h5py.File) -> dict[str, h5py.Datase
                 file.copy(file[name], out, name=name)
         names: Any = dataset(file, _TIMEOUTS).attrs["datasets"]
         return {str(name): dataset(out, str(name)) for name in names}
+
+
+def left_out(template: Path) -> list[str]:
+    """The names of the file's datasets that neither template nor dataset has.
+
+    Raises:
+      ValueError: if the template cannot be read.
+    """
+    with open_hdf5(template) as file, naming_damage(file, _TIMEOUTS):
+        names: Any = dataset(file, _TIMEOUTS).attrs.get("left_out", ())
+        return [str(name) for name in names]
 
 
 def restore_timeouts(

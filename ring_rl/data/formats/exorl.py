@@ -56,8 +56,8 @@ def open_exorl(
       task: name of the task; the domain's, two folders above `buffer`, unless given.
 
     Raises:
-      ValueError: if there is no episode or the first one's file is not in that layout;
-        for the other files when they are reached.
+      ValueError: if there is no episode, the first one's file is not in that layout,
+        or no folder names the domain; for the other files when they are reached.
     """
     folder = Path(folder)
     buffer = folder / "buffer" if (folder / "buffer").is_dir() else folder
@@ -70,8 +70,14 @@ def open_exorl(
         Continuous((float(low),) * layout.action, (float(high),) * layout.action),
     )
     where = buffer.resolve()
-    domain = where.parents[1].name if where.name == "buffer" else where.name
-    return spaces, (_episode(file, layout, task or domain) for file in files)
+    above = where.parent.parent if where.name == "buffer" else where
+    name = task or above.name
+    if not name:
+        raise ValueError(
+            f"{where}: expected a folder above that names the task, as in "
+            "DOMAIN/EXPLORER/buffer, found none; give the task"
+        )
+    return spaces, (_episode(file, layout, name) for file in files)
 
 
 def _files(buffer: Path) -> list[_File]:

@@ -62,7 +62,8 @@ def open_minari(
     Observations that are dictionaries are flattened into one row: the entries sorted
     by name, at every level, and each in row-major order; tuples in their order. So are
     actions. float64 is rounded to float32. `infos` become extras `infos/NAME`; of
-    those with steps + 1 rows the first, which the reset gave, is left out.
+    those with steps + 1 rows the first, which the reset gave, is left out, and so is
+    text.
 
     Args:
       source: the folder with `data`, or an id; see `resolve_minari`.
@@ -131,6 +132,7 @@ def _episode(
         extras={
             name.removeprefix(f"{group}/"): _info(file, name, steps)
             for name in datasets_below(file, f"{group}/infos")
+            if h5py.check_string_dtype(dataset(file, name).dtype) is None
         },
     )
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
 
 from ring_rl.data.checks import check_episode
 from ring_rl.data.interchange.packages import import_tensorflow
 from ring_rl.data.interchange.tf_fields import Fields, field_of, read_fields
 from ring_rl.data.rlds import write_rlds
+from ring_rl.data.rlds.columns import exactly
 from ring_rl.types import Continuous, Discrete, Episode, Spaces
 
 # Steps of an episode that TensorFlow puts together. No larger than most are long:
@@ -32,10 +33,10 @@ def open_tf_dataset(
     That is what TFDS's `as_dataset`, `as_tf_dataset` and rlds's transformations of
     episodes give: dicts whose `steps` are a Dataset of dicts. Observations and actions
     that are dicts are flattened in the order of sorted names; they and rewards and
-    discounts become float32, one integer as action int32. Other numbers of fixed shape
-    become extras as they are; text and images of many sizes are left out. A final
-    observation is there iff the last step says `is_last`; what did not end in a
-    terminal step was truncated, unless the dataset says otherwise, as
+    discounts become float32, one integer as action int32, which must hold it. Other
+    numbers of fixed shape become extras as they are; text and images of many sizes are
+    left out. A final observation is there iff the last step says `is_last`; what did
+    not end in a terminal step was truncated, unless the dataset says otherwise, as
     `as_tf_dataset`'s does. Episodes without an action are passed over.
 
     Args:
@@ -107,11 +108,13 @@ def _infer_spaces(
         low, high = action_bounds or (-1.0, 1.0)
         size = fields.width("action")
         return Spaces(observation, Continuous((low,) * size, (high,) * size))
-    only = fields._replace(steps={"action": fields.steps["action"]}, scalars=())
-    largest = max(
-        (int(arrays["action"].max()) for _, _, arrays in _arrays(tf, dataset, only)),
-        default=0,
-    )
+    needed = {name: fields.steps[name] for name in ("action", "is_last")}
+    only = fields._replace(steps=needed, scalars=())
+    largest = 0
+    for _, _, arrays in _arrays(tf, dataset, only):
+        # A last step's action is none.
+        actions = arrays["action"][: -1 if arrays["is_last"][-1] else None]
+        largest = max(largest, int(actions.max(initial=0)))
     return Spaces(observation, Discrete(largest + 1))
 
 
@@ -188,7 +191,8 @@ def _episode(
     """The episode of these arrays, or None where it has no action at all.
 
     Raises:
-      ValueError: if a step other than the last says `is_last`.
+      ValueError: if a step other than the last says `is_last`, or a discrete action
+        does not fit.
     """
     rows = len(arrays["is_last"])
     lasts = np.flatnonzero(arrays.pop("is_last").reshape(rows))
@@ -201,12 +205,17 @@ def _episode(
         raise ValueError(
             f"expected is_last at step {rows - 1} only, found it at {lasts[0]}"
         )
-    observations = _take(arrays, fields, "observation", np.float32)
-    discrete = isinstance(spaces.action, Discrete)
-    actions = _take(arrays, fields, "action", np.int32 if discrete else np.float32)
-    rewards = _take(arrays, fields, "reward", np.float32).reshape(rows)
+    observations = _take(arrays, fields, "observation")
+    if isinstance(spaces.action, Discrete):
+        try:
+            actions = exactly(arrays.pop("action")[:steps], np.dtype(np.int32))
+        except ValueError as error:
+            raise ValueError(f"action: {error}") from error
+    else:
+        actions = _take(arrays, fields, "action")[:steps]
+    rewards = _take(arrays, fields, "reward").reshape(rows)
     discounts = (
-        _take(arrays, fields, "discount", np.float32).reshape(rows)
+        _take(arrays, fields, "discount").reshape(rows)
         if fields.parts("discount")
         else np.ones_like(rewards)
     )
@@ -217,7 +226,7 @@ def _episode(
         scalars = {name: scalars[name] for name in scalars if name in _OF_PARTS}
     return Episode(
         observations=observations[:steps],
-        actions=actions[:steps].reshape(steps) if discrete else actions[:steps],
+        actions=actions,
         rewards=rewards[:steps],
         discounts=discounts[:steps],
         final_observation=final,
@@ -231,12 +240,9 @@ def _episode(
 
 
 def _take(
-    arrays: dict[str, Shaped[np.ndarray, "rows ..."]],
-    fields: Fields,
-    field: str,
-    dtype: type,
-) -> Shaped[np.ndarray, "rows width"]:
-    """Takes the arrays of a field out, and puts them side by side as one type."""
+    arrays: dict[str, Shaped[np.ndarray, "rows ..."]], fields: Fields, field: str
+) -> Float32[np.ndarray, "rows width"]:
+    """Takes the arrays of a field out, and puts them side by side."""
     columns = [arrays.pop(name) for name in fields.parts(field)]
-    wide = [values.reshape(len(values), -1).astype(dtype) for values in columns]
+    wide = [values.reshape(len(values), -1).astype(np.float32) for values in columns]
     return np.concatenate(wide, axis=1)

@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from ring_rl.data.checks import check_episode
 from ring_rl.data.manifest import (
     MANIFEST_NAME,
@@ -27,6 +29,8 @@ from ring_rl.data.rlds.tfds_files import (
 )
 from ring_rl.types import Discrete, Episode, Spaces
 
+_D4RL_BUILDERS = "d4rl_"  # what the names of TFDS's builders of D4RL's sets begin with
+
 
 def open_rlds(
     directory: Path,
@@ -37,7 +41,9 @@ def open_rlds(
     """The spaces of a dataset, and its episodes one at a time, all splits in turn.
 
     Record files may be array_record or tfrecord. With a manifest they are checked
-    against its hashes first. Without one the spaces are worked out from the features.
+    against its hashes first. Without one the spaces are worked out from the features,
+    and episodes of D4RL's sets lose their final observations: TFDS's builders of these,
+    `d4rl_*`, write the last one of the whole file, or zeros, for every episode.
 
     An observation, or an action, of several features (a dictionary, nested or not) is
     all of its numeric features of fixed shape, flattened, in the alphabetical order of
@@ -63,7 +69,7 @@ def open_rlds(
     manifest = read_manifest(directory)
     if manifest is not None:
         check_files(directory, manifest)
-    form, shards = read_shards(directory)
+    builder, form, shards = read_shards(directory)
     layout = read_layout(directory)
     if manifest is None:
         largest = -1
@@ -94,7 +100,10 @@ def open_rlds(
                 f"{FEATURES_NAME}, found {spaces.action}"
             )
 
-    return spaces, _episodes(form, shards, layout, spaces, task, directory.name)
+    episodes = _episodes(form, shards, layout, spaces, task, directory.name)
+    if manifest is None and builder.startswith(_D4RL_BUILDERS):
+        return spaces, map(_without_final_observation, episodes)
+    return spaces, episodes
 
 
 def _episodes(
@@ -113,6 +122,13 @@ def _episodes(
                 check_episode(episode, spaces, index)
         if episode is not None:
             yield episode._replace(task=task or episode.task or name)
+
+
+def _without_final_observation(episode: Episode) -> Episode:
+    return episode._replace(
+        final_observation=np.zeros_like(episode.final_observation),
+        has_final_observation=False,
+    )
 
 
 def _records(

@@ -133,8 +133,10 @@ def _kind(node: Any) -> tuple[str, Any]:
     return kinds.get(name, "other"), content
 
 
-def read_shards(directory: Path) -> tuple[str, list[Shard]]:
-    """The form of the record files, and the files of all splits in alphabetical order.
+def read_shards(directory: Path) -> tuple[str, str, list[Shard]]:
+    """The builder's name, the form of the record files, and the files of all splits.
+
+    Splits are in alphabetical order.
 
     Raises:
       ValueError: if the file is not what TFDS writes, the record files are of a form
@@ -148,15 +150,18 @@ def read_shards(directory: Path) -> tuple[str, list[Shard]]:
             raise ValueError(
                 f"fileFormat: expected one of {', '.join(READERS)}, found {form!r}"
             )
+        name = info["name"]
+        if not isinstance(name, str):
+            raise ValueError(f"name: expected text, found {str(name)[:50]}")
         shards = [
-            Shard(directory / name, records)
+            Shard(directory / file, records)
             for split in sorted(info["splits"], key=lambda split: split["name"])
-            for name, records in _files(info["name"], form, split)
+            for file, records in _files(name, form, split)
         ]
     for shard in shards:
         if not shard.path.is_file():
             raise ValueError(f"{shard.path}: expected a record file, found none")
-    return form, shards
+    return name, form, shards
 
 
 def _files(name: str, form: str, split: dict[str, Any]) -> Iterator[tuple[str, int]]:

@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from ring_rl.data.formats.d4rl_names import d4rl_addresses, d4rl_name_of_tfds
 from ring_rl.data.rlds import open_rlds
 from ring_rl.data.rlds.source import DATASET_MARKER
@@ -83,30 +81,23 @@ def open_tfds(
     """The spaces and the episodes of a dataset that TFDS has prepared.
 
     Episodes that name no task get D4RL's name of the dataset, or `BUILDER/CONFIG`.
-    Those of D4RL's sets lose their final observations: TFDS's builders write the last
-    one of the whole file, or zeros, for every episode.
 
     Arguments and errors of `resolve_tfds` and `open_rlds`.
     """
     directory = resolve_tfds(name, data_dir)
     whole = directory.parent.relative_to(_data_dir(data_dir)).as_posix()
-    d4rl_name = d4rl_name_of_tfds(whole)
+    name_of_task = d4rl_name_of_tfds(whole) or whole
     spaces, episodes = open_rlds(directory, action_bounds=action_bounds, task=task)
 
-    def corrected() -> Iterator[Episode]:
+    def named() -> Iterator[Episode]:
         for episode in episodes:
             # The folder's name is a version here, and what `open_rlds` calls the task
             # of episodes that name none.
             if task is None and episode.task == directory.name:
-                episode = episode._replace(task=d4rl_name or whole)
-            if d4rl_name is not None:
-                episode = episode._replace(
-                    final_observation=np.zeros_like(episode.final_observation),
-                    has_final_observation=False,
-                )
+                episode = episode._replace(task=name_of_task)
             yield episode
 
-    return spaces, corrected()
+    return spaces, named()
 
 
 def _data_dir(data_dir: Path | None) -> Path:
