@@ -105,10 +105,12 @@ def _dataset_tricks(
         file.create_dataset(name, data=data, dtype=h5py.regionref_dtype)
 
     def bomb(file: h5py.File) -> None:
-        # A chunk is one number; what is stored for it unpacks to a gigabyte.
+        # What is stored for a small chunk unpacks to a gigabyte. HDF5 1.14 can write
+        # down how long that is where a chunk has 256 bytes or more.
         made = file.create_dataset(
-            name, shape, dtype, chunks=(1,) * len(shape), compression="gzip"
-        )
+            name, shape, dtype, chunks=(256, *shape[1:]), compression="gzip",
+            maxshape=(None, *shape[1:]),
+        )  # fmt: skip
         made.id.write_direct_chunk((0,) * len(shape), _bomb())
 
     def ragged(file: h5py.File) -> None:
