@@ -171,12 +171,9 @@ def member_weights(
     returns: Float[np.ndarray, " members"], loss_on: LossOn
 ) -> Float[np.ndarray, " members"]:
     """Weight in the loss of each member of a chain, given its members' returns."""
-    weights = np.zeros(len(returns), np.float32)
-    if loss_on == "last":
-        weights[-1] = 1
-    elif loss_on == "all":
-        weights[:] = 1
-    else:
+    if loss_on == "good":
         largest = returns.max()
-        weights[returns >= min(largest / 2, largest)] = 1
+        return (returns >= min(largest / 2, largest)).astype(np.float32)
+    weights = np.full(len(returns), loss_on == "all", np.float32)
+    weights[-1] = 1
     return weights

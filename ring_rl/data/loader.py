@@ -111,15 +111,15 @@ class ChainLoader:
         store = self.stores[source]
         episodes = draw_members(self.groups[source], self.chains, random)
         first, steps = crop(store, episodes, self.chains, random)
-        kept = np.arange(len(episodes))[::-1]
-        if self.chains.choose != "history":
-            kept = np.argsort(-store.returns[episodes], kind="stable")
-        fits = np.cumsum(steps[kept]) <= self.row_steps
-        # The best alone always fits; after the first that does not, none is taken.
-        kept = np.sort(kept[: int(np.argmin(fits)) if not fits.all() else len(fits)])
-        return in_hindsight(
-            store, episodes[kept], first[kept], steps[kept], self.chains, source=source
-        )
+        if steps.sum() > self.row_steps:
+            kept = np.arange(len(episodes))[::-1]
+            if self.chains.choose != "history":
+                kept = np.argsort(-store.returns[episodes], kind="stable")
+            # The best alone always fits; after the first that does not, none is taken.
+            fits = np.cumsum(steps[kept]) <= self.row_steps
+            kept = np.sort(kept[: int(np.argmin(fits))])
+            episodes, first, steps = episodes[kept], first[kept], steps[kept]
+        return in_hindsight(store, episodes, first, steps, self.chains, source=source)
 
     def plan(self, step: int) -> list[Row]:
         """The rows of the batch of a training step."""
