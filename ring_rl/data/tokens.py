@@ -10,6 +10,7 @@ A token never shows its own step's action or anything that came of it.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -22,6 +23,7 @@ from ring_rl.types import Batch, Chain, Discrete, Spaces, Tokens
 
 FIELDS = ("target_return", "observation", "action", "reward", "completion")
 KNOWN_BEFORE_ACTING = ("target_return", "observation")
+_ALIGNMENT = 64  # bytes
 # Fields of `Chain` that they come from.
 _COLUMNS = {
     "target_return": "target_returns",
@@ -73,30 +75,50 @@ class TokenConfig:
         return len(self.fields) if self.layout == "interleaved" else 1
 
 
-def empty_tokens(rows: int, length: int, spaces: Spaces) -> Tokens:
+def empty_batch(rows: int, length: int, spaces: Spaces) -> Batch:
     """Padding: NumPy arrays `[rows length ...]` that show nothing to nobody."""
-
-    def zeros(*shape: int, dtype: type = np.float32):
-        return np.zeros((rows, length, *shape), dtype)
-
-    return Tokens(
-        target_return=zeros(),
-        observation=zeros(spaces.observation),
-        action=empty_actions(rows, length, spaces),
-        reward=zeros(),
-        completion=zeros(),
-        present=zeros(len(FIELDS), dtype=np.bool_),
-        timestep=zeros(dtype=np.int32),
-        positions=zeros(dtype=np.int32),
-        segments=np.full((rows, length), -1, np.int32),
-    )
-
-
-def empty_actions(rows: int, length: int, spaces: Spaces) -> np.ndarray:
-    """Zeros in the shape and type of `rows` x `length` actions."""
+    flat, action = (), (spaces.action.size,)
+    kind: type = np.float32
     if isinstance(spaces.action, Discrete):
-        return np.zeros((rows, length), np.int32)
-    return np.zeros((rows, length, spaces.action.size), np.float32)
+        action, kind = (), np.int32
+    widths = Batch(
+        Tokens(
+            target_return=(flat, np.float32),
+            observation=((spaces.observation,), np.float32),
+            action=(action, kind),
+            reward=(flat, np.float32),
+            completion=(flat, np.float32),
+            present=((len(FIELDS),), np.bool_),
+            timestep=(flat, np.int32),
+            positions=(flat, np.int32),
+            segments=(flat, np.int32),
+        ),
+        label=(action, kind),
+        weight=(flat, np.float32),
+    )
+    kinds = [*widths.tokens, widths.label, widths.weight]
+    arrays = _zeros([((rows, length, *width), dtype) for width, dtype in kinds])
+    tokens = Tokens(*arrays[:-2])
+    tokens.segments[:] = -1
+    return Batch(tokens, label=arrays[-2], weight=arrays[-1])
+
+
+def _zeros(kinds: Sequence[tuple[tuple[int, ...], type]]) -> list[np.ndarray]:
+    """Zeros of these shapes and types, in one piece of memory.
+
+    NumPy asks for large pages where a piece is large, and JAX takes arrays as they lie
+    where they are aligned. Apart, the first touch of their memory took a third of the
+    time that a batch takes.
+    """
+    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in kinds]
+    room = [size + -size % _ALIGNMENT for size in sizes]
+    memory = np.zeros(sum(room) + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    arrays = []
+    for (shape, dtype), size, step in zip(kinds, sizes, room, strict=True):
+        arrays.append(memory[start : start + size].view(dtype).reshape(shape))
+        start += step
+    return arrays
 
 
 @runtime_checkable
@@ -128,11 +150,7 @@ def fill(
     tokens, whatever the length of the row.
     """
     length = sum(map(len, ranges))
-    batch = Batch(
-        empty_tokens(len(rows), length, spaces),
-        label=empty_actions(len(rows), length, spaces),
-        weight=np.zeros((len(rows), length), np.float32),
-    )
+    batch = empty_batch(len(rows), length, spaces)
     for index, row in enumerate(rows):
         stop = 0
         for some in ranges:

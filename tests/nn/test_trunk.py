@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from ring_rl.attention import permutation
-from ring_rl.data.tokens import empty_actions, empty_tokens
+from ring_rl.data.tokens import empty_batch
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.nn.policy import TrajectoryTransformer
 from ring_rl.nn.trunk import TrunkConfig
@@ -41,7 +41,7 @@ def make_model(devices, **options):
 def make_batch(length, layout="contiguous", devices=1):
     """Two chains and some padding in each row."""
     random = np.random.default_rng(0)
-    tokens = empty_tokens(ROWS, length, SPACES)
+    tokens = empty_batch(ROWS, length, SPACES).tokens
     cuts = np.array([length // 3, length - 3])
     index = np.tile(np.arange(length, dtype=np.int32), (ROWS, 1))
     second = index >= cuts[0]
@@ -51,7 +51,7 @@ def make_batch(length, layout="contiguous", devices=1):
         positions=np.where(second, index - cuts[0], index).astype(np.int32),
         segments=np.where(index < cuts[1], second, -1).astype(np.int32),
     )
-    label = random.uniform(-1, 1, empty_actions(ROWS, length, SPACES).shape)
+    label = random.uniform(-1, 1, empty_batch(ROWS, length, SPACES).label.shape)
     weight = (tokens.segments >= 0).astype(np.float32)
     batch = Batch(tokens, label.astype(np.float32), weight)
     order = permutation(layout, length, devices)
