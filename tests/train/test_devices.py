@@ -132,7 +132,7 @@ def _matrix(*default):
             ("fused", DISCRETE),
             ("fused", CONTINUOUS),
         )
-        for devices in (1, 2, 4, 8)
+        for devices in (1, 4, 8)
         for layout in ("contiguous", "zigzag")
         if (devices, layout) != (1, "contiguous")
     ]
