@@ -43,8 +43,12 @@ class _Processes(concurrent.futures.ProcessPoolExecutor):
             ) from exc_val
 
 
-def make_executor(processes: int) -> concurrent.futures.Executor:
-    """Spawned processes, since JAX does not survive a fork; one means this one.
+def make_executor(
+    processes: int, *, apart: bool = False
+) -> concurrent.futures.Executor:
+    """Spawned processes, since JAX does not survive a fork.
+
+    One means this one, unless it is to be `apart`.
 
     What is handed in must be picklable, and defined where an import finds it. They
     leave Ctrl-C to this process, and end with it however it ends.
@@ -55,7 +59,7 @@ def make_executor(processes: int) -> concurrent.futures.Executor:
     """
     if processes < 1:
         raise ValueError(f"processes: expected at least 1, found {processes}")
-    if processes == 1:
+    if processes == 1 and not apart:
         return InProcess()
     return _Processes(
         processes,

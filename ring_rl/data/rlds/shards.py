@@ -1,6 +1,5 @@
 """Episodes into record files, by one process or several: the files are the same."""
 
-import collections
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from ring_rl.types import Episode, Spaces
 # A record file is closed once the arrays in it are this large. Not larger: what there
 # is to share among processes is whole files.
 _SHARD_BYTES = 32 << 20
+_AHEAD = 2  # files that each other process has, begun or waiting
 # One record a group, else random access reads the whole group for one. Floats hardly
 # compress: with the default, zstd, Hopper's files were 6 % smaller, and took four times
 # as long to read and to write.
@@ -45,16 +45,18 @@ def write_shards(
 ) -> list[Written]:
     """Checks episodes and writes them in their order to files part-0, part-1, ...
 
-    One process has one episode in memory; several have the episodes of a file each,
-    and this one those of the next.
+    Alone, this process has one episode in memory. Beside others it hands them the
+    episodes of whole files, and writes a file itself while they all have enough to do.
 
     Raises:
       ValueError: an episode breaks its contract, or `processes` is below 1.
     """
-    waiting: collections.deque[Future[Written]] = collections.deque()
-    written: list[Written] = []
+    if processes < 1:
+        raise ValueError(f"processes: expected at least 1, found {processes}")
+    others = processes - 1
+    written: list[Written | Future[Written]] = []
     first = None
-    with make_executor(processes) as executor:
+    with make_executor(max(1, others), apart=others > 0) as executor:
         try:
             for number, group in itertools.groupby(_placed(episodes), lambda x: x[0]):
                 placed = iter(group)
@@ -62,20 +64,31 @@ def write_shards(
                 first = first or episode
                 shard = itertools.chain([episode], (item[2] for item in placed))
                 path = directory / f"part-{number}"
-                if processes == 1:
+                if _unfinished(written) >= _AHEAD * others:
                     written.append(_write_shard(path, shard, spaces, index, first))
-                    continue
-                shard = list(shard)
-                while len(waiting) >= processes:
-                    written.append(waiting.popleft().result())
-                waiting.append(
-                    executor.submit(_write_shard, path, shard, spaces, index, first)
-                )
-            written += [future.result() for future in waiting]
+                else:
+                    arguments = path, list(shard), spaces, index, first
+                    written.append(executor.submit(_write_shard, *arguments))
+            return [_result(file) for file in written]
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
-    return written
+
+
+def _unfinished(written: list[Written | Future[Written]]) -> int:
+    """How many files others still write; raises what one of them raised."""
+    pending = 0
+    for place, file in enumerate(written):
+        if isinstance(file, Future):
+            if file.done():
+                written[place] = file.result()
+            else:
+                pending += 1
+    return pending
+
+
+def _result(file: Written | Future[Written]) -> Written:
+    return file.result() if isinstance(file, Future) else file
 
 
 def _placed(episodes: Iterable[Episode]) -> Iterator[tuple[int, int, Episode]]:
