@@ -89,6 +89,15 @@ def _read(array, pair: _Pair, tokens: tuple[Any, int]):
     return jnp.moveaxis(tile, 1, 2).reshape(rows * pair.lanes.heads, -1, *width)
 
 
+def _read_of_queries(array, pair: _Pair):
+    """A tile of `[B N T]`: `[lanes, G · tokens]`, each lane's numbers side by side."""
+    lanes = pair.lanes
+    heads = array.shape[1] // lanes.head_groups
+    starts = _indices(pair.row_group * lanes.rows, pair.head_group * heads, pair.query)
+    tile = jax.lax.dynamic_slice(array, starts, (lanes.rows, heads, pair.q))
+    return tile.reshape(lanes.rows * lanes.heads, -1)
+
+
 def _write(array, tile, pair: _Pair, tokens: tuple[Any, int]):
     """The array with a tile put where `_read` finds it."""
     starts, heads = _starts(array, pair, tokens)
@@ -144,7 +153,7 @@ class _Problem:
         return jnp.full_like(like, value, self.dtype) + zero
 
     def walk(self, work: Callable, carry):
-        """`carry = work(pair, masked, partners, carry)` for every first tile.
+        """`carry = work(pair, masked, partners, carry)` for first tiles that meet any.
 
         `partners(visit, own)` is `own = visit(pair, own)` for every tile that it meets.
         """
@@ -152,7 +161,7 @@ class _Problem:
         for visits, masked in zip(self.visits, (False, True), strict=True):
 
             def turn(index, carry, visits=visits, masked=masked):
-                first = index // lanes.head_groups
+                first = visits.busy[index // lanes.head_groups]
                 row_group, tile = (
                     first // visits.first_tiles,
                     first % visits.first_tiles,
@@ -173,7 +182,7 @@ class _Problem:
 
                 return work(pair, masked, partners, carry)
 
-            turns = lanes.row_groups * lanes.head_groups * visits.first_tiles
+            turns = visits.busy_count * lanes.head_groups
             carry = jax.lax.fori_loop(0, turns, turn, carry)
         return carry
 
@@ -251,10 +260,10 @@ def forward(
     scale: float,
     tiles: Tiles,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"], Float[Array, "B T N"]]:
-    """Normalised output, largest score and sum of weights, all at least f32.
+    """Sum of weighted values, largest score and sum of weights, all at least f32.
 
     Memory besides inputs and outputs: a few tiles of scores. A row that sees nothing
-    has output 0, largest score -inf and sum 0.
+    has sums 0 and largest score -inf.
     """
     problem = _Problem(
         q, k, v, mask, dropout, scale=scale, tiles=tiles, keys_first=False
@@ -287,8 +296,7 @@ def forward(
     m = problem.accumulator(problem.q[..., 0], -jnp.inf)
     l = problem.accumulator(problem.q[..., 0], 0.0)
     o, m, l = problem.walk(of_queries, (o, m, l))
-    o, m, l = (x[:, : q.shape[1]] for x in (o, m, l))
-    return o / jnp.where(l == 0, 1.0, l)[..., None], m, l
+    return o[:, : q.shape[1]], m[:, : q.shape[1]], l[:, : q.shape[1]]
 
 
 def backward(
@@ -313,27 +321,39 @@ def backward(
     )
     product = problem.product
     # A row that sees nothing has scores of -inf only: any finite shift gives p = 0.
-    g_all, shift_all, delta_all = (problem.queries(x) for x in (g, shift, delta))
+    g_all = problem.queries(g)
+    # Tokens last: every row of scores is combined with them as they lie.
+    shift_all, delta_all = (
+        jnp.swapaxes(problem.queries(x), 1, 2) for x in (shift, delta)
+    )
 
     # Scores are held keys first, and dq comes width first: in this way no product has
     # to transpose a matrix of scores, which would cost more than the product itself.
+    # Keys are turned once, not in each product; of bf16, which XLA does not multiply in
+    # that form on a CPU, they are left as they lie.
+    turned = q.dtype == problem.dtype
+    keys_by_ds = "LHS,LST->LHT" if turned else "LSH,LST->LHT"
+
     def of_keys(pair: _Pair, masked: bool, partners, carry):
         k_tile, v_tile, dk, dv = (
             _read(x, pair, pair.keys) for x in (problem.k, problem.v, *carry[1:])
         )
+        k_left = jnp.swapaxes(k_tile, 1, 2) if turned else k_tile
 
         def visit(pair: _Pair, own):
             dq_all, dk, dv = own
-            q_tile, g_tile, shift_tile, delta_tile, dq = (
-                _read(x, pair, pair.queries)
-                for x in (problem.q, g_all, shift_all, delta_all, dq_all)
+            q_tile, g_tile, dq = (
+                _read(x, pair, pair.queries) for x in (problem.q, g_all, dq_all)
+            )
+            shift_tile, delta_tile = (
+                _read_of_queries(x, pair) for x in (shift_all, delta_all)
             )
             scores = problem.scores(q_tile, k_tile, pair, masked)
             p = jnp.exp(scores - shift_tile[:, None])
             dp = problem.drop(product("LSH,LTH->LST", v_tile, g_tile), pair)
             ds = (p * (dp - delta_tile[:, None])).astype(q.dtype)
             p = problem.drop(p, pair).astype(q.dtype)
-            dq += jnp.swapaxes(product("LSH,LST->LHT", k_tile, ds), 1, 2)
+            dq += jnp.swapaxes(product(keys_by_ds, k_left, ds), 1, 2)
             return (
                 _write(dq_all, dq, pair, pair.queries),
                 dk + product("LST,LTH->LSH", ds, q_tile),

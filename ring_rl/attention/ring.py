@@ -86,7 +86,7 @@ class _Device:
             start += size
 
     def forward(self, arrays):
-        """Output and sums over one block, given as its arrays."""
+        """The kernel's sums over one block, given as its arrays."""
         k, v, *order = arrays
         mask = self.mask.replace_keys(*order)
         return self.kernel.forward(self.q, k, v, mask, self.dropout, **self.rules)
@@ -135,9 +135,9 @@ def _send(x, axis_name: str, steps: int = 1):
     return jax.lax.ppermute(x, axis_name, ring)
 
 
-# Output, largest score m and sum l of exp(score - m). Log-sum-exp, m + log l, would be
-# one number: but where it is 50 its rounding is an error of 2e-6 in every weight, and
-# again at each merge.
+# Sum o of exp(score - m) times value, largest score m, and sum l of exp(score - m).
+# Log-sum-exp, m + log l, would be one number: but where it is 50 its rounding is an
+# error of 2e-6 in every weight, and again at each merge.
 Partial = tuple[
     Float[Array, "*shape H"], Float[Array, "*shape"], Float[Array, "*shape"]
 ]
@@ -148,16 +148,15 @@ def merge(first: Partial, second: Partial) -> Partial:
     (o1, m1, l1), (o2, m2, l2) = first, second
     m = jnp.maximum(m1, m2)
     shift = jnp.where(jnp.isneginf(m), 0.0, m)
-    l1, l2 = l1 * jnp.exp(m1 - shift), l2 * jnp.exp(m2 - shift)
-    total = l1 + l2
-    divisor = jnp.where(total == 0, 1.0, total)
-    output = (l1 / divisor)[..., None] * o1 + (l2 / divisor)[..., None] * o2
-    return output, m, total
+    keep1, keep2 = jnp.exp(m1 - shift), jnp.exp(m2 - shift)
+    o = keep1[..., None] * o1 + keep2[..., None] * o2
+    return o, m, keep1 * l1 + keep2 * l2
 
 
 def _forward(q, k, v, mask, dropout, plan: Plan):
     device = _Device(q, k, v, mask, dropout, plan)
-    output, *sums = _round(device, plan)
+    o, *sums = _round(device, plan)
+    output = o / jnp.where(sums[1] == 0, 1.0, sums[1])[..., None]
     output = _or_nothing(output, mask, plan)
     output = checkpoint_name(output.astype(q.dtype), "attention_output")
     sums = checkpoint_name(sums, "attention_sums")

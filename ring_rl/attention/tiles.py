@@ -114,6 +114,9 @@ class Visits(NamedTuple):
       pairs: `(row group · first tiles + first tile) · second tiles + second tile`; only
         the first `turns` mean anything.
       starts: where the list of each row group and first tile begins, and the end.
+      busy: `row group · first tiles + first tile` of those whose list is not empty;
+        only the first `busy_count` mean anything.
+      busy_count: how many those are.
       q: queries of a tile.
       k: keys of a tile.
       first_tiles: how many tiles the first ones are cut into.
@@ -122,6 +125,8 @@ class Visits(NamedTuple):
 
     pairs: Int[Array, " pairs"]
     starts: Int[Array, " starts"]
+    busy: Int[Array, " lists"]
+    busy_count: Int[Array, ""]
     q: int
     k: int
     first_tiles: int
@@ -161,16 +166,23 @@ def list_visits(
     whole = full.reshape(apart).all(axis=(2, 4), keepdims=True)
     pieces = needed & ~jnp.broadcast_to(whole, apart).reshape(full.shape)
 
+    def places(chosen):
+        found = jnp.nonzero(chosen, size=chosen.size, fill_value=0)[0]
+        return found.astype(jnp.int32)
+
     def visits(chosen, q: int, k: int) -> Visits:
         chosen = chosen.reshape(groups, -1, mask.k_positions.shape[1] // k)
         if keys_first:
             chosen = jnp.swapaxes(chosen, 1, 2)
-        flat = chosen.reshape(-1)
-        pairs = jnp.nonzero(flat, size=flat.size, fill_value=0)[0].astype(jnp.int32)
         counts = chosen.sum(axis=2, dtype=jnp.int32).reshape(-1)
         starts = jnp.cumsum(jnp.concatenate([jnp.zeros_like(counts[:1]), counts]))
         starts = starts.astype(jnp.int32)
-        return Visits(pairs, starts, q, k, *chosen.shape[1:])
+        busy = counts > 0
+        return Visits(
+            places(chosen.reshape(-1)), starts,
+            places(busy), busy.sum(dtype=jnp.int32),
+            q, k, *chosen.shape[1:],
+        )  # fmt: skip
 
     return visits(whole, tiles.q, tiles.k), visits(pieces, piece_q, piece_k)
 

@@ -36,12 +36,13 @@ class HopKernel(Protocol):
         scale: float,
         tiles: Tiles,
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"], Float[Array, "B T N"]]:
-        """Output, normalised over this block, m and l: sums of exp(score - m).
+        """Sums over the block, o of exp(score - m) times value, m, l of exp(score - m).
 
         m is the largest score, or another number for which no sum overflows or
-        vanishes: a kernel that has the log-sum-exp alone may return it as m, and l = 1,
-        at the cost of its rounding. A row that sees nothing in the block has output 0,
-        m -inf and l 0. Dropout is of the weights, not of their sum. `tiles` is advice.
+        vanishes: a kernel that has the normalised output and the log-sum-exp alone may
+        return them as o and m, and l = 1, at the cost of its rounding. A row that sees
+        nothing in the block has o and l 0 and m -inf. Dropout is of the weights in o,
+        not of those in l. `tiles` is advice.
         """
         ...
 
