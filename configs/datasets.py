@@ -2,19 +2,21 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ring_rl.collect import DarkRoomBehaviour, record
-from ring_rl.configs.run import Collected, DarkRoom, RunConfig
+from ring_rl.collect import DarkRoomBehaviour, GoalSeekingBehaviour, record
+from ring_rl.configs.run import Collected, DarkRoom, Gymnasium, PointMass, RunConfig
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.manifest import spaces_from_json, spaces_to_json
 from ring_rl.data.moments import combine_moments, mean_and_deviation
 from ring_rl.data.rlds import write_rlds
 from ring_rl.data.store import open_store
-from ring_rl.types import Scaling, Spaces
+from ring_rl.envs.hidden_tasks import HiddenTaskEnv
+from ring_rl.train.progress import Progress
+from ring_rl.types import Episode, Scaling, Spaces
 
 # Environments stepped together while data is collected.
 _ROWS = 64
@@ -28,17 +30,12 @@ def open_datasets(config: RunConfig) -> list[EpisodeStore]:
     """
     data, environment = config.data, config.environment
     if isinstance(data, Collected):
-        if not isinstance(environment, DarkRoom):
+        if isinstance(environment, Gymnasium):
             raise ValueError(
-                "data: only the dark room has a behaviour to collect episodes with; "
+                "data: only hidden tasks have a behaviour to collect episodes with; "
                 "give --data.path"
             )
-        folder = Path(data.parent) / (
-            f"dark-room-{environment.size}x{environment.size}"
-            f"-steps{environment.max_steps}-goals{len(environment.training_tasks)}"
-            f"-split{environment.split_seed}-episodes{data.episodes}"
-            f"-mistaken{data.mistaken:g}-seed{data.seed}"
-        )
+        folder = _folder(environment, data)
         if not folder.exists():
             _collect(environment, data, folder)
         return [open_store(folder)]
@@ -57,26 +54,93 @@ def open_datasets(config: RunConfig) -> list[EpisodeStore]:
     return stores
 
 
-def _collect(environment: DarkRoom, data: Collected, folder: Path) -> None:
+def _folder(environment: DarkRoom | PointMass, data: Collected) -> Path:
+    """Where a dataset of these settings lies: another setting is another folder."""
+    tasks = f"goals{len(environment.training_tasks)}-split{environment.split_seed}"
+    end = f"episodes{data.episodes}-mistaken{data.mistaken:g}-seed{data.seed}"
+    if isinstance(environment, DarkRoom):
+        if data.relabelled:
+            raise ValueError(
+                "data.relabelled: expected 0 in the dark room, whose episodes keep no "
+                f"physics, found {data.relabelled}"
+            )
+        size = f"{environment.size}x{environment.size}"
+        name = f"dark-room-{size}-steps{environment.max_steps}-{tasks}-{end}"
+    else:
+        kind = "point-mass-maze" if environment.walls else "point-mass"
+        arena = f"{environment.step_seconds:g}s-radius{environment.goal_radius:g}"
+        tasks += f"-held{environment.held_out}"
+        name = f"{kind}-steps{environment.max_steps}-{arena}-{tasks}-{end}"
+        name += f"-relabelled{data.relabelled}"
+    return Path(data.parent) / name
+
+
+def _collect(environment: DarkRoom | PointMass, data: Collected, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    rows = environment.make(_ROWS, seed=data.seed)
-    tasks = [task for task in environment.training_tasks for _ in range(data.episodes)]
-    behaviour = DarkRoomBehaviour(environment.size, data.mistaken)
-    episodes = record(rows, behaviour, tasks=tasks, seed=data.seed)
+    names = environment.training_tasks
+    tasks = [task for task in names for _ in range(data.episodes)]
+    rows = environment.make(min(_ROWS, len(tasks)), seed=data.seed)
+    if isinstance(environment, DarkRoom):
+        behaviour = DarkRoomBehaviour(environment.size, data.mistaken)
+    else:
+        behaviour = GoalSeekingBehaviour(
+            environment.walls, environment.step_seconds, mistaken=data.mistaken
+        )
+    progress = Progress(f"collect {folder.name}", len(tasks))
+    episodes = _counted(record(rows, behaviour, tasks=tasks, seed=data.seed), progress)
+    if isinstance(environment, PointMass):
+        episodes = _with_relabelled(episodes, environment, data)
     try:
         write_rlds(
             episodes,
             rows.spaces,
             folder,
-            name="dark_room",
-            source="ring_rl.collect.DarkRoomBehaviour",
+            name=environment.id.split("/")[1].split("-")[0].lower(),
+            source=f"ring_rl.collect.{type(behaviour).__name__}",
         )
     except ValueError:
         # Another run may have collected the same meanwhile, which is as good.
         if not folder.exists():
             raise
     finally:
+        progress.close()
         rows.close()
+
+
+def _counted(episodes: Iterable[Episode], progress: Progress) -> Iterator[Episode]:
+    steps = 0
+    for count, episode in enumerate(episodes, 1):
+        steps += len(episode.rewards)
+        progress.update(count, f"{steps} environment steps")
+        yield episode
+
+
+def _with_relabelled(
+    episodes: Iterable[Episode], environment: PointMass, data: Collected
+) -> Iterator[Episode]:
+    """The episodes, and then for each task some of others with the rewards of it.
+
+    Which ones is drawn from the seed of the data.
+    """
+    kept: list[Episode] = []
+    for episode in episodes:
+        kept.append(episode)
+        yield episode
+    options = {k: v for k, v in environment.options.items() if k != "max_episode_steps"}
+    body = HiddenTaskEnv("point_mass_maze", walls=environment.walls, **options)
+    random = np.random.default_rng((data.seed, 1))
+    count = len(kept)
+    for task in environment.training_tasks:
+        others = [i for i, episode in enumerate(kept) if episode.task != task]
+        chosen = random.choice(others, min(data.relabelled, len(others)), replace=False)
+        for index in chosen.tolist():
+            episode = kept[index]
+            rewards = body.rewards(task, episode.extras["physics"], episode.actions)
+            yield episode._replace(
+                rewards=rewards.astype(np.float32), task=task, episode_id=count
+            )
+            count += 1
+    body.close()
 
 
 @dataclasses.dataclass(frozen=True)

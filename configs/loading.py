@@ -1,14 +1,22 @@
-"""A trained run as a policy that drops into one's own loop."""
+"""Trained runs read back: their model, and as a policy for one's own loop."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ring_rl.configs.running import load_model
+from ring_rl.configs.datasets import Derived, read_derived
+from ring_rl.configs.run import RunConfig
+from ring_rl.configs.saved import load_config
 from ring_rl.evaluate.acting import Actor
-from ring_rl.types import Spaces
+from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
+from ring_rl.train.checkpoint import Checkpoints
+from ring_rl.types import Chain, Spaces
+
+# What a run derived from its data, in its folder.
+DERIVED = "data.json"
 
 
 class Policy:
@@ -20,6 +28,12 @@ class Policy:
     actions = policy.act(observations)
     policy.observe(rewards, terminated, truncated)
     ```
+
+    In a Gymnasium vector environment with `AutoresetMode.DISABLED`, a row that has
+    ended is reset by `reset(options={"reset_mask": terminated | truncated})` before the
+    next `act`. With the default, `AutoresetMode.NEXT_STEP`, the step after an end
+    ignores the action and resets: leave such rows out of that turn,
+    `act(observations, ~over)` with `over` what ended in the step before.
 
     Attributes:
       spaces: what it sees and does; observations are flat float32 `[B O]`, actions
@@ -52,6 +66,7 @@ class Policy:
         target_return: float | None = None,
         temperature: float | None = None,
         seed: int = 0,
+        demonstrations: Sequence[Chain] | None = None,
     ) -> None:
         """Begins new contexts.
 
@@ -63,6 +78,11 @@ class Policy:
           temperature: of the sampled actions, 0 takes the likeliest; that of the
             run's evaluation if None.
           seed: of the sampling.
+          demonstrations: one chain a row that it reads first, as if it had acted them;
+            they do not count as trials.
+
+        Raises:
+          ValueError: a chain is longer than a context.
         """
         target = self.target_return if target_return is None else target_return
         self._actor = Actor(
@@ -74,16 +94,25 @@ class Policy:
             target_return=target,
             temperature=self.temperature if temperature is None else temperature,
             seed=seed,
+            demonstrations=demonstrations,
         )
         self._trials, self._steps = trials, steps
         self._played = np.zeros(rows, np.int64)
         self._length = np.zeros(rows, np.int64)
         self._acted = False
+        self._active = np.zeros(rows, bool)
 
     def act(
-        self, observations: Float[np.ndarray, "B O"]
+        self,
+        observations: Float[np.ndarray, "B O"],
+        rows: Bool[np.ndarray, " B"] | None = None,
     ) -> Float[np.ndarray, "B A"] | Int[np.ndarray, " B"]:
         """Actions; rows that have played all their trials no longer act.
+
+        Args:
+          observations: of all rows.
+          rows: those that act now; the others are left as they are: what they see, and
+            what `observe` is told of them, does not count. All if None.
 
         Raises:
           ValueError: before `reset`, twice without `observe` between, for observations
@@ -100,10 +129,11 @@ class Policy:
                 "act: expected observe first, what came of the last actions"
             )
         self._acted = True
+        self._active = self._played < self._trials
+        if rows is not None:
+            self._active &= rows
         assert self._actor is not None
-        return self._actor.act(
-            observations.astype(np.float32), self._played < self._trials
-        )
+        return self._actor.act(observations.astype(np.float32), self._active)
 
     def observe(
         self,
@@ -116,7 +146,8 @@ class Policy:
         Raises:
           ValueError: before `act`, or where an episode is longer than was said.
         """
-        live = self._played_rows() < self._trials
+        self._played_rows()
+        live = self._active
         if not self._acted:
             raise ValueError("observe: expected act first, found nothing acted upon")
         ended = (terminated | truncated) & live
@@ -152,3 +183,49 @@ def load_policy(run: str | Path) -> Policy:
         target_return=derived.target_return,
         temperature=config.evaluation.temperature,
     )
+
+
+def load_model(run: Path) -> tuple[RunConfig, Derived, Any]:
+    """A trained run's configuration, what it derived from its data, and its model.
+
+    Raises:
+      ValueError: there is no run in the folder, or one that is not trained to its end.
+    """
+    import jax
+    from flax import nnx
+
+    from ring_rl.train.optimiser import make_optimiser
+    from ring_rl.train.step import initial_state
+
+    config = load_config(run)
+    derived = read_derived(run / DERIVED)
+    # The run's own mesh where there are devices for it, else all that there are.
+    mesh = config.mesh
+    if mesh.data * max(1, mesh.sequence) > jax.device_count():
+        mesh = MeshConfig()
+    rules = ShardingRules(make_mesh(mesh))
+    model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)
+    optimiser = make_optimiser(config.optimiser, config.loop.steps)
+    like = initial_state(model, optimiser, rules, seed=config.seed)
+    checkpoints = Checkpoints(run / "checkpoints", create=False)
+    try:
+        if checkpoints.latest != config.loop.steps:
+            raise ValueError(
+                f"{run}: is not trained to its end, {checkpoints.latest or 0} of "
+                f"{config.loop.steps} updates; the command that began it goes on"
+            )
+        nnx.update(model, checkpoints.restore(like).parameters)
+    finally:
+        checkpoints.close()
+    return config, derived, model
+
+
+def check_spaces(spaces: Spaces, config: RunConfig) -> None:
+    """Raises ValueError where the data's spaces are not the environment's."""
+    environment = config.environment.make(1, seed=0)
+    environment.close()
+    if environment.spaces != spaces:
+        raise ValueError(
+            f"the dataset does not fit {config.environment.id}: expected "
+            f"{environment.spaces}, found {spaces}"
+        )

@@ -5,7 +5,13 @@ from typing import Any, TypeAlias
 
 from ring_rl.agents import AgenticTransformer, BehaviorCloning, DecisionTransformer
 from ring_rl.data.loader import LoaderConfig
-from ring_rl.envs import make_vector, split_tasks
+from ring_rl.envs import (
+    HIDDEN_TASK_FAMILIES,
+    TaskSplit,
+    make_vector,
+    split_hidden_tasks,
+    split_tasks,
+)
 from ring_rl.mesh import MeshConfig
 from ring_rl.train.loop import LoopConfig
 from ring_rl.train.optimiser import OptimiserConfig
@@ -60,21 +66,113 @@ class DarkRoom:
 
 
 @dataclasses.dataclass(frozen=True)
+class PointMass:
+    """A point mass and a hidden goal, with some of the goals held out.
+
+    Attributes:
+      walls: whether ExoRL's cross of walls is in the way; without, it starts in the
+        middle, at rest.
+      max_steps: environment steps of an episode.
+      step_seconds: how long an action holds; at most 20 seconds an episode.
+      goal_radius: metres within which the reward is full; ExoRL's is 0.015.
+      goals: to train on.
+      held_out: goals that are only evaluated, ExoRL's four corners among them.
+      split_seed: of the draw of the goals.
+    """
+
+    walls: bool = False
+    max_steps: int = 20
+    step_seconds: float = 0.4
+    goal_radius: float = 0.05
+    goals: int = 512
+    held_out: int = 16
+    split_seed: int = 0
+
+    def __post_init__(self):
+        """Checks that an episode is no longer than the simulation."""
+        if self.max_steps < 1 or not self.max_steps * self.step_seconds <= 20:
+            raise ValueError(
+                "environment: expected at least 1 step, and at most 20 seconds in all, "
+                f"found {self.max_steps} steps of {self.step_seconds} seconds"
+            )
+
+    @property
+    def id(self) -> str:
+        """The environment's name."""
+        return "ring_rl/PointMassMaze-v0" if self.walls else "ring_rl/PointMass-v0"
+
+    def make(self, rows: int, *, seed: int) -> VectorEnvironment:
+        """Rows of this arena."""
+        return make_vector(self.id, rows, seed=seed, **self.options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `gymnasium.make` is given."""
+        return {
+            "max_episode_steps": self.max_steps,
+            "step_seconds": self.step_seconds,
+            "goal_radius": self.goal_radius,
+        }
+
+    @property
+    def _split(self) -> TaskSplit:
+        return split_hidden_tasks(
+            self.id, goals=self.goals, held_out=self.held_out, seed=self.split_seed
+        )
+
+    @property
+    def training_tasks(self) -> tuple[str, ...]:
+        """Goals that data is collected for."""
+        return self._split.training
+
+    @property
+    def evaluation_tasks(self) -> tuple[str, ...]:
+        """Goals that agents are judged on."""
+        return self._split.evaluation
+
+
+@dataclasses.dataclass(frozen=True)
 class Gymnasium:
-    """Any environment of Gymnasium, which draws its tasks itself if it has any.
+    """Any environment of Gymnasium.
+
+    Of a family of hidden tasks, such as `ring_rl/Walker-v0`, agents are judged on all
+    tasks that it holds out, or on all there are; other environments draw their tasks
+    themselves if they have any.
 
     Attributes:
       id: its name, such as `Hopper-v5`; empty for data without an environment, which
         is trained on and not evaluated.
+      max_steps: environment steps of an episode; 0 for the environment's own.
     """
 
     id: str = ""
+    max_steps: int = 0
 
-    training_tasks = evaluation_tasks = ("",)
+    def __post_init__(self):
+        """Checks the range."""
+        if self.max_steps < 0:
+            raise ValueError(
+                f"environment: max_steps must be at least 0, found {self.max_steps}"
+            )
 
     def make(self, rows: int, *, seed: int) -> VectorEnvironment:
         """Rows of the environment."""
-        return make_vector(self.id, rows, seed=seed)
+        options = {"max_episode_steps": self.max_steps} if self.max_steps else {}
+        return make_vector(self.id, rows, seed=seed, **options)
+
+    @property
+    def training_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that data is collected for."""
+        return split_hidden_tasks(self.id).training if self._hidden else ("",)
+
+    @property
+    def evaluation_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that agents are judged on."""
+        return split_hidden_tasks(self.id).evaluation if self._hidden else ("",)
+
+    @property
+    def _hidden(self) -> bool:
+        return self.id in HIDDEN_TASK_FAMILIES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +207,8 @@ class Collected:
       parent: folder of such datasets; one that is there already is used again.
       episodes: behaviour episodes a training task.
       mistaken: share of them that look for the goal in a place drawn at random.
+      relabelled: as many episodes of other tasks are added to each training task, with
+        the rewards that they would have got in it; for a point mass.
       seed: of the collection.
       normalise: whether observations are brought to mean 0 and deviation 1.
     """
@@ -116,6 +216,7 @@ class Collected:
     parent: str = "datasets"
     episodes: int = 200
     mistaken: float = 0.5
+    relabelled: int = 0
     seed: int = 0
     normalise: bool = False
 
@@ -123,10 +224,14 @@ class Collected:
 
     def __post_init__(self):
         """Checks the ranges."""
-        if self.episodes < 1 or self.seed < 0 or not 0 <= self.mistaken <= 1:
+        if self.episodes < 1 or min(self.seed, self.relabelled) < 0:
             raise ValueError(
-                "data: episodes must be at least 1, seed at least 0 and mistaken from "
-                f"0 to 1, found {self.episodes}, {self.seed} and {self.mistaken}"
+                "data: episodes must be at least 1, seed and relabelled at least 0, "
+                f"found {self.episodes}, {self.seed} and {self.relabelled}"
+            )
+        if not 0 <= self.mistaken <= 1:
+            raise ValueError(
+                f"data: mistaken must be from 0 to 1, found {self.mistaken}"
             )
 
 
@@ -183,7 +288,7 @@ class RunConfig:
     name: str
     agent: AgentConfig
     data: Dataset | Collected
-    environment: DarkRoom | Gymnasium
+    environment: DarkRoom | PointMass | Gymnasium
     loader: LoaderConfig = LoaderConfig()
     mesh: MeshConfig = MeshConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -206,7 +311,7 @@ class RunConfig:
 KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        AgenticTransformer, DecisionTransformer, BehaviorCloning, DarkRoom, Gymnasium,
-        Dataset, Collected,
+        AgenticTransformer, DecisionTransformer, BehaviorCloning, DarkRoom, PointMass,
+        Gymnasium, Dataset, Collected,
     )
 }  # fmt: skip

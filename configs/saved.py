@@ -110,10 +110,13 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return _build(named, value, where)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        names = {field.name for field in dataclasses.fields(kind)}
+        fields = dataclasses.fields(kind)
+        names = {field.name for field in fields}
+        # The default of a field that is younger than the file means what was before.
+        needed = {f.name for f in fields if f.default is dataclasses.MISSING}
         given = {name: item for name, item in value.items() if name != "kind"}
-        if set(given) != names:
-            odd = sorted(set(given) ^ names)
+        if not needed <= set(given) <= names:
+            odd = sorted((set(given) - names) | (needed - set(given)))
             raise ValueError(f"{where or 'top level'}: fields differ, {', '.join(odd)}")
         made: Any = kind
         return made(

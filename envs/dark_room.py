@@ -12,11 +12,19 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 DARK_ROOM_ACTIONS = ("stay", "up", "down", "left", "right")
 # Of (x, y), in the order of the names above; y grows upwards.
 _MOVES = ((0, 0), (0, 1), (0, -1), (-1, 0), (1, 0))
+# Pixels a side of a cell in a picture, and colours.
+_CELL = 24
+_FLOOR, _LINE, _GOAL, _AGENT = (
+    (245, 245, 245),
+    (200, 200, 200),
+    (60, 160, 80),
+    (40, 80, 200),
+)
 
 
 def dark_room_tasks(size: int = 9) -> tuple[str, ...]:
@@ -67,7 +75,7 @@ class DarkRoomEnv(gymnasium.Env[Float[np.ndarray, " O"], np.int64]):
     goal's distance: on average 16.5 with 9 cells a side and 20 steps.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}
 
     def __init__(
         self,
@@ -157,8 +165,16 @@ class DarkRoomEnv(gymnasium.Env[Float[np.ndarray, " O"], np.int64]):
         reward = 1.0 if self._position == self._goal else 0.0
         return self._observe(), reward, False, self._steps >= self.max_steps, {}
 
-    def render(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The room as lines of text, A the agent and G the goal (mode "ansi")."""
+    def render(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> str | UInt8[np.ndarray, "height width 3"] | None:
+        """The room as text or as a picture, by the render mode.
+
+        "ansi" is lines of text, A the agent and G the goal; "rgb_array" pixels, the
+        agent a blue square, the goal a green cell.
+        """
+        if self.render_mode == "rgb_array":
+            return self._draw()
         if self.render_mode != "ansi":
             return None
         marks = {self._goal: "G", self._position: "A"}
@@ -167,6 +183,19 @@ class DarkRoomEnv(gymnasium.Env[Float[np.ndarray, " O"], np.int64]):
             for y in reversed(range(self.size))
         )
         return "\n".join(lines) + "\n"
+
+    def _draw(self) -> UInt8[np.ndarray, "height width 3"]:
+        """One cell after another, y upwards."""
+        picture = np.full((self.size * _CELL, self.size * _CELL, 3), _FLOOR, np.uint8)
+        picture[::_CELL], picture[:, ::_CELL] = _LINE, _LINE
+        for (x, y), colour, margin in (
+            (self._goal, _GOAL, 1),
+            (self._position, _AGENT, 6),
+        ):
+            top, left = (self.size - 1 - y) * _CELL, x * _CELL
+            inside = slice(margin, _CELL - margin + 1)
+            picture[top : top + _CELL, left : left + _CELL][inside, inside] = colour
+        return picture
 
     def _observe(self) -> Float[np.ndarray, " O"]:
         observation = np.zeros(2 * self.size, np.float32)

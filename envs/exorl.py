@@ -47,14 +47,20 @@ def exorl_tasks() -> tuple[str, ...]:
     )
 
 
-def make_exorl(task: str, *, seed: int = 0) -> Any:
+def make_exorl(task: str, *, seed: int = 0, **options: Any) -> Any:
     """dm_control's environment of a task, a `dm_env.Environment`.
 
     MuJoCo looks for a display when this imports it, unless `MUJOCO_GL` is set to
     `disabled` in the environment.
 
+    Args:
+      task: one of `exorl_tasks()`.
+      seed: of the starts of episodes.
+      **options: where it is not to be quite ExoRL's: `step_seconds`, `walls` and
+        `goal_radius` of `exorl_tasks.make_environment`.
+
     Raises:
-      ValueError: there is no task of this name.
+      ValueError: there is no task of this name, or it has no such option.
     """
     if task not in exorl_tasks():
         raise ValueError(
@@ -63,7 +69,7 @@ def make_exorl(task: str, *, seed: int = 0) -> Any:
     from ring_rl.envs.exorl_tasks import make_environment
 
     domain = next(name for name in EXORL_TASKS if task.startswith(f"{name}_"))
-    return make_environment(domain, task.removeprefix(f"{domain}_"), seed)
+    return make_environment(domain, task.removeprefix(f"{domain}_"), seed, **options)
 
 
 def reward_function(task: str) -> RewardFunction:
@@ -79,14 +85,15 @@ def reward_function(task: str) -> RewardFunction:
     """
     environment = make_exorl(task)
     environment.reset()  # puts a target in its place
-    return functools.partial(_rewards, environment)
+    return functools.partial(rewards_of, environment)
 
 
-def _rewards(
+def rewards_of(
     environment: Any,
     states: np.ndarray,
     actions: np.ndarray,
 ) -> Float[np.ndarray, " n"]:
+    """Rewards of states and actions, of dm_control's environment as it stands."""
     from dm_control.rl.control import PhysicsError
 
     physics, task = environment.physics, environment.task

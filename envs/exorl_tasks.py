@@ -37,26 +37,66 @@ JACO_CORNER, JACO_HEIGHT = 0.09, 0.001
 MAZE_WALLS = {"maze_x": (0.02, 0.18, 0.02), "maze_y": (0.18, 0.02, 0.02)}
 # A point mass starts in the top left part: ranges of x and y; ExoRL's.
 MAZE_START = ((-0.29, -0.15), (0.15, 0.29))
+OPEN_START = ((0.0, 0.0), (0.0, 0.0))  # without walls: the middle
 JACO_SECONDS = 10.0
+_WALKER_SPEEDS = {"stand": 0, "walk": 1, "run": 8}  # metres/second; the suite's
 
 
-def make_environment(domain: str, task: str, seed: int) -> Any:
+def make_environment(
+    domain: str,
+    task: str,
+    seed: int,
+    *,
+    step_seconds: float | None = None,
+    walls: bool = True,
+    goal_radius: float | None = None,
+) -> Any:
     """The environment of a task, not yet reset; a `dm_env.Environment`.
 
     It has dm_control's `physics` and `task`.
+
+    Args:
+      domain: one of ExoRL's.
+      task: of that domain.
+      seed: of the starts of episodes.
+      step_seconds: how long an action holds; the domain's own if None. Rewards are
+        those of the state at its end. For walker, cheetah and point_mass_maze alone.
+      walls: of point_mass_maze: without, the mass starts in the middle, at rest.
+      goal_radius: of point_mass_maze, metres; ExoRL's, 0.015, if None.
+
+    Raises:
+      ValueError: an option is not one of this domain, or not above 0.
     """
+    for name, value in (("step_seconds", step_seconds), ("goal_radius", goal_radius)):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name}: expected a number above 0, found {value}")
+    if domain == "point_mass_maze":
+        target = _corner(task, MAZE_CORNER, 0.01)
+        return _point_mass(target, seed, step_seconds, walls, goal_radius)
+    if not walls or goal_radius is not None:
+        raise ValueError(f"walls, goal_radius: expected none for {domain}")
+    if domain == "walker":
+        physics = walker.Physics.from_xml_string(*walker.get_model_and_assets())
+        if task == "flip":
+            body = WalkerFlip(seed)
+        else:
+            body = walker.PlanarWalker(_WALKER_SPEEDS[task], random=seed)
+        return control.Environment(
+            physics,
+            body,
+            control_timestep=step_seconds or WALKER_TIMESTEP,
+            time_limit=25,
+        )
+    if domain == "cheetah":
+        physics = cheetah.Physics.from_xml_string(*cheetah.get_model_and_assets())
+        body = (cheetah.Cheetah if task == "run" else CheetahBackward)(random=seed)
+        return control.Environment(
+            physics, body, control_timestep=step_seconds, time_limit=10
+        )
+    if step_seconds is not None:
+        raise ValueError(f"step_seconds: expected none for {domain}")
     if domain == "jaco":
         return _jaco(_corner(task, JACO_CORNER, JACO_HEIGHT), seed)
-    if domain == "point_mass_maze":
-        return _point_mass_maze(_corner(task, MAZE_CORNER, 0.01), seed)
-    if (domain, task) == ("walker", "flip"):
-        physics = walker.Physics.from_xml_string(*walker.get_model_and_assets())
-        return control.Environment(
-            physics, WalkerFlip(seed), control_timestep=WALKER_TIMESTEP, time_limit=25
-        )
-    if (domain, task) == ("cheetah", "run_backward"):
-        physics = cheetah.Physics.from_xml_string(*cheetah.get_model_and_assets())
-        return control.Environment(physics, CheetahBackward(seed), time_limit=10)
     return suite.load(domain, task, task_kwargs={"random": seed})
 
 
@@ -95,16 +135,17 @@ class WalkerFlip(walker.PlanarWalker):
 
 
 class PointMassMaze(point_mass.PointMass):
-    """The suite's point mass, starting in the top left part of the maze."""
+    """The suite's point mass, starting within ranges of x and y, at rest."""
 
-    def __init__(self, random: int):
+    def __init__(self, random: int, start: Sequence[tuple[float, float]] = MAZE_START):
         """Seeds the start of the episodes."""
         super().__init__(randomize_gains=False, random=random)
+        self._start = start
 
     def initialize_episode(self, physics: Any) -> None:
         """Draws the place."""
         super().initialize_episode(physics)
-        for axis, (low, high) in enumerate(MAZE_START):
+        for axis, (low, high) in enumerate(self._start):
             physics.data.qpos[axis] = self.random.uniform(low, high)
 
 
@@ -116,22 +157,34 @@ def _corner(task: str, distance: float, height: float) -> tuple[float, float, fl
     return x, y, height
 
 
-def _point_mass_maze(target: Sequence[float], seed: int) -> control.Environment:
-    """The suite's arena with contacts, a cross of walls, and the target moved."""
+def _point_mass(
+    target: Sequence[float],
+    seed: int,
+    step_seconds: float | None,
+    walls: bool,
+    goal_radius: float | None,
+) -> control.Environment:
+    """The suite's arena with the target moved; with a cross of walls, and contacts."""
     text, assets = point_mass.get_model_and_assets()
     model = ElementTree.fromstring(text)
     option, world = model.find("option"), model.find("worldbody")
     assert option is not None and world is not None
-    for flag in option.findall("flag"):  # it turns contacts off
-        option.remove(flag)
-    for name, size in MAZE_WALLS.items():
-        wall = {"name": name, "type": "box", "pos": "0 0 .02", "size": _numbers(size)}
-        ElementTree.SubElement(world, "geom", wall)
+    if walls:
+        for flag in option.findall("flag"):  # it turns contacts off
+            option.remove(flag)
+        for name, size in MAZE_WALLS.items():
+            wall = {"name": name, "type": "box", "pos": "0 0 .02"}
+            ElementTree.SubElement(world, "geom", wall | {"size": _numbers(size)})
     place = model.find(".//geom[@name='target']")
     assert place is not None
     place.attrib |= {"pos": _numbers(target), "contype": "0", "conaffinity": "0"}
+    if goal_radius is not None:
+        place.attrib["size"] = str(goal_radius)
     physics = point_mass.Physics.from_xml_string(ElementTree.tostring(model), assets)
-    return control.Environment(physics, PointMassMaze(seed), time_limit=20)
+    body = PointMassMaze(seed, MAZE_START if walls else OPEN_START)
+    return control.Environment(
+        physics, body, control_timestep=step_seconds, time_limit=20
+    )
 
 
 def _numbers(values: Sequence[float]) -> str:

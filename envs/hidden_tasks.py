@@ -4,8 +4,9 @@ What an agent is to do, only rewards tell: those of this trial, and those of the
 ones that its context holds.
 
 - `ring_rl/PointMassMaze-v0`: a point mass among walls, and a goal "x,y" anywhere
-  (metres). Training goals are drawn at random, apart from ExoRL's four corners, which
-  are held out.
+  (metres). Training goals are drawn at random, apart from those held out: ExoRL's four
+  corners, and others if asked for.
+- `ring_rl/PointMass-v0`: the same arena without walls, from its middle.
 - `ring_rl/Walker-v0`: stand, walk, run or flip. None is held out.
 - `ring_rl/Cheetah-v0`: run or run_backward. None is held out.
 """
@@ -17,19 +18,21 @@ import gymnasium
 import numpy as np
 from jaxtyping import Float
 
-from ring_rl.envs.exorl import EXORL_TASKS
+from ring_rl.envs.exorl import EXORL_TASKS, rewards_of
 from ring_rl.envs.from_dm_control import HORIZON, DmControlEnv
 
-# Metres: how far out goals may be, how far from the middle of a wall and from the goals
-# held out they are at least. A wall is 0.02 to each side, a goal's radius 0.015.
-ARENA, CLEARANCE, APART = 0.27, 0.05, 0.06
+# Metres: how far out goals may be, how far they are at least from the middle of a wall,
+# and from those held out. A wall is 0.02 to each side, ExoRL's goals' radius 0.015.
+ARENA, CLEARANCE, APART = 0.27, 0.05, 0.05
 HELD_OUT_GOALS = ("-0.15,0.15", "0.15,0.15", "-0.15,-0.15", "0.15,-0.15")
 _WALL = 0.18  # metres that the walls reach from the middle
-_IDS = {
-    "ring_rl/PointMassMaze-v0": "point_mass_maze",
-    "ring_rl/Walker-v0": "walker",
-    "ring_rl/Cheetah-v0": "cheetah",
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "ring_rl/PointMassMaze-v0": {"domain": "point_mass_maze"},
+    "ring_rl/PointMass-v0": {"domain": "point_mass_maze", "walls": False},
+    "ring_rl/Walker-v0": {"domain": "walker"},
+    "ring_rl/Cheetah-v0": {"domain": "cheetah"},
 }
+HIDDEN_TASK_FAMILIES = tuple(_FAMILIES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,38 +47,61 @@ class TaskSplit:
     held_out: bool
 
 
-def split_hidden_tasks(env_id: str, *, goals: int = 64, seed: int = 0) -> TaskSplit:
+def split_hidden_tasks(
+    env_id: str, *, goals: int = 64, held_out: int = 4, seed: int = 0
+) -> TaskSplit:
     """The tasks of a family.
 
     Args:
       env_id: one of the names above.
-      goals: how many training goals of the maze.
-      seed: of the draw of those.
+      goals: how many training goals of a point mass.
+      held_out: how many goals of a point mass are held out: ExoRL's four, and then
+        others that are drawn.
+      seed: of the draws of goals.
 
     Raises:
-      ValueError: there is no such family, or no goal is asked for.
+      ValueError: there is no such family, no goal or fewer than four held out are asked
+        for, or so many that no training goal is apart from them.
     """
-    if env_id not in _IDS:
+    if env_id not in _FAMILIES:
         raise ValueError(
-            f"hidden tasks: expected one of {', '.join(_IDS)}, found {env_id!r}"
+            f"hidden tasks: expected one of {', '.join(_FAMILIES)}, found {env_id!r}"
         )
-    domain = _IDS[env_id]
-    if domain != "point_mass_maze":
-        return TaskSplit(EXORL_TASKS[domain], EXORL_TASKS[domain], held_out=False)
-    if goals < 1:
-        raise ValueError(f"goals: expected at least 1, found {goals}")
+    options = _FAMILIES[env_id]
+    if options["domain"] != "point_mass_maze":
+        names = EXORL_TASKS[options["domain"]]
+        return TaskSplit(names, names, held_out=False)
+    if goals < 1 or held_out < len(HELD_OUT_GOALS):
+        raise ValueError(
+            f"goals, held_out: expected at least 1 and {len(HELD_OUT_GOALS)}, found "
+            f"{goals} and {held_out}"
+        )
     random = np.random.default_rng(seed)
-    training: list[str] = []
-    while len(training) < goals:
-        place = random.uniform(-ARENA, ARENA, 2).round(3)
-        if _is_free(place) and all(
-            np.hypot(*(place - _place(held))) >= APART for held in HELD_OUT_GOALS
-        ):
-            training.append(f"{place[0]:g},{place[1]:g}")
-    return TaskSplit(tuple(training), HELD_OUT_GOALS, held_out=True)
+    walls = options.get("walls", True)
+
+    def draw(count: int, away: list[str]) -> list[str]:
+        """So many free places, each apart from those of `away`."""
+        others = np.array([_place(goal, walls) for goal in away])
+        found: list[str] = []
+        for _ in range(1000 * count):
+            if len(found) == count:
+                return found
+            place = random.uniform(-ARENA, ARENA, 2).round(3)
+            apart = np.hypot(*(others - place).T) >= APART
+            if apart.all() and (not walls or _is_free(place)):
+                found.append(f"{place[0]:g},{place[1]:g}")
+        raise ValueError(
+            f"held_out: expected so few that goals can be {APART} m apart from them, "
+            f"found {held_out}"
+        )
+
+    held: list[str] = [*HELD_OUT_GOALS]
+    for _ in range(held_out - len(held)):
+        held += draw(1, held)
+    return TaskSplit(tuple(draw(goals, held)), tuple(held), held_out=True)
 
 
-def _place(task: str) -> Float[np.ndarray, " 2"]:
+def _place(task: str, walls: bool) -> Float[np.ndarray, " 2"]:
     """The goal of a name "x,y".
 
     Raises:
@@ -86,10 +112,10 @@ def _place(task: str) -> Float[np.ndarray, " 2"]:
     except ValueError:
         x = y = np.nan
     place = np.array([x, y])
-    if not (np.abs(place) <= ARENA).all() or not _is_free(place):
+    if not (np.abs(place) <= ARENA).all() or (walls and not _is_free(place)):
         raise ValueError(
-            f'task: expected "x,y" in metres, both from {-ARENA} to {ARENA} and '
-            f"outside the walls, found {task!r}"
+            f'task: expected "x,y" in metres, both from {-ARENA} to {ARENA}'
+            f"{' and outside the walls' if walls else ''}, found {task!r}"
         )
     return place
 
@@ -102,12 +128,12 @@ def _is_free(place: Float[np.ndarray, " 2"]) -> bool:
 
 def register_hidden_tasks() -> None:
     """Adds the families to Gymnasium's registry; again does nothing."""
-    for name, domain in _IDS.items():
+    for name, options in _FAMILIES.items():
         if name not in gymnasium.registry:
             gymnasium.register(
                 name,
                 entry_point="ring_rl.envs.hidden_tasks:HiddenTaskEnv",
-                kwargs={"domain": domain},
+                kwargs=dict(options),
                 max_episode_steps=HORIZON,
             )
 
@@ -119,27 +145,55 @@ class HiddenTaskEnv(gymnasium.Env[Float[np.ndarray, " O"], Float[np.ndarray, " A
     a task, each reset draws one of `split_hidden_tasks`'s training tasks.
     """
 
-    metadata = {"render_modes": []}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
 
-    def __init__(self, domain: str, task: str | None = None):
+    def __init__(
+        self,
+        domain: str,
+        task: str | None = None,
+        render_mode: str | None = None,
+        **options: Any,
+    ):
         """Of one of ExoRL's domains.
 
+        Args:
+          domain: walker, cheetah or point_mass_maze.
+          task: of the next resets.
+          render_mode: None or `rgb_array`.
+          **options: `step_seconds`, and of a point mass `walls` and `goal_radius`, see
+            `exorl_tasks.make_environment`.
+
         Raises:
-          ValueError: there is no such family or task.
+          ValueError: there is no such family, task or option.
         """
-        names = {kind: name for name, kind in _IDS.items()}
-        if domain not in names:
+        walls = options.get("walls", True)
+        family = next(
+            (
+                name
+                for name, kind in _FAMILIES.items()
+                if kind["domain"] == domain and kind.get("walls", True) == walls
+            ),
+            None,
+        )
+        if family is None:
+            domains = dict.fromkeys(kind["domain"] for kind in _FAMILIES.values())
             raise ValueError(
-                f"domain: expected one of {', '.join(names)}, found {domain!r}"
+                f"domain: expected one of {', '.join(domains)}, found {domain!r}"
             )
-        self._domain = domain
-        self._training = split_hidden_tasks(names[domain]).training
+        self._domain, self._walls, self._options = domain, walls, options
+        self.render_mode = render_mode
+        self._training = split_hidden_tasks(family).training
         self._bodies: dict[str, DmControlEnv] = {}
         self._seed: int | None = None
         self._body = self._body_of(self._training[0])
         self.observation_space = self._body.observation_space
         self.action_space = self._body.action_space
         self.task = task
+
+    @property
+    def physics(self) -> Any:
+        """dm_control's physics, of the body that acts now."""
+        return self._body.physics
 
     @property
     def task(self) -> str | None:
@@ -149,7 +203,7 @@ class HiddenTaskEnv(gymnasium.Env[Float[np.ndarray, " O"], Float[np.ndarray, " A
     @task.setter
     def task(self, task: str | None) -> None:
         if task and self._domain == "point_mass_maze":
-            _place(task)
+            _place(task, self._walls)
         elif task and task not in self._training:
             raise ValueError(
                 f"task: expected one of {', '.join(self._training)}, found {task!r}"
@@ -157,14 +211,40 @@ class HiddenTaskEnv(gymnasium.Env[Float[np.ndarray, " O"], Float[np.ndarray, " A
         self._task = task or None
 
     def _body_of(self, task: str) -> DmControlEnv:
-        """The environment that has the task's rewards, made when it is first needed."""
+        """The environment with the task's rewards, made when it is first needed."""
         maze = self._domain == "point_mass_maze"
         name = EXORL_TASKS[self._domain][0] if maze else task
         if name not in self._bodies:
-            self._bodies[name] = DmControlEnv("exorl", f"{self._domain}_{name}")
+            self._bodies[name] = DmControlEnv(
+                "exorl",
+                f"{self._domain}_{name}",
+                render_mode=self.render_mode,
+                **self._options,
+            )
             if self._seed is not None:
                 self._bodies[name].reset(seed=self._seed)
-        return self._bodies[name]
+        body = self._bodies[name]
+        if maze:
+            place = body.physics.named.model.geom_pos
+            place["target", ["x", "y"]] = _place(task, self._walls)
+        return body
+
+    def rewards(
+        self,
+        task: str,
+        states: Float[np.ndarray, "n P"],
+        actions: Float[np.ndarray, "n A"],
+    ) -> Float[np.ndarray, " n"]:
+        """What steps would have earned in a task: of the states after and the actions.
+
+        The episode that may be under way is lost.
+
+        Raises:
+          ValueError: the states or actions are not possible.
+        """
+        body = self._body_of(task)
+        body.reset()
+        return rewards_of(body.environment, states, actions)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -179,9 +259,6 @@ class HiddenTaskEnv(gymnasium.Env[Float[np.ndarray, " O"], Float[np.ndarray, " A
         if task is None:
             task = self._training[int(self.np_random.integers(len(self._training)))]
         self._body = self._body_of(task)
-        if self._domain == "point_mass_maze":
-            place = self._body.physics.named.model.geom_pos
-            place["target", ["x", "y"]] = _place(task)
         observation, _ = self._body.reset()
         return observation, {"task": task}
 
@@ -190,6 +267,10 @@ class HiddenTaskEnv(gymnasium.Env[Float[np.ndarray, " O"], Float[np.ndarray, " A
     ) -> tuple[Float[np.ndarray, " O"], float, bool, bool, dict[str, Any]]:
         """Takes an action for one step of control."""
         return self._body.step(action)
+
+    def render(self) -> Any:
+        """A picture of the body."""
+        return self._body.render()
 
     def close(self) -> None:
         """Frees the bodies."""

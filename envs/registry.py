@@ -55,6 +55,13 @@ _FAMILIES = (
         tasks=True,
     ),
     Family(
+        "ring_rl/PointMass-v0",
+        "hidden goal anywhere in the same arena without walls",
+        Spaces(4, _unit_box(2)),
+        1000,
+        tasks=True,
+    ),
+    Family(
         "ring_rl/Walker-v0",
         "hidden task: stand, walk, run or flip",
         Spaces(24, _unit_box(6)),

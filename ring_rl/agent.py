@@ -3,12 +3,13 @@
 `loss`, `act` and `observe` are pure and run inside `jax.jit`, the others on the host.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ring_rl.mesh import ShardingRules
-from ring_rl.types import Batch, Scaling, Spaces
+from ring_rl.types import Batch, Chain, Scaling, Spaces
 
 
 @runtime_checkable
@@ -43,6 +44,10 @@ class Agent(Protocol):
           trials: episodes that each row will play.
           steps: environment steps that an episode has at most.
         """
+        ...
+
+    def prefill(self, model: Any, state: Any, chains: Sequence[Chain]) -> Any:
+        """The state of new rows that have read a chain each, as if they had acted."""
         ...
 
     def make_room(self, model: Any, state: Any, *, steps: int) -> Any:

@@ -54,6 +54,16 @@ def keys(text: str) -> dict[str, str]:
     return keys
 
 
+def tasks(text: str) -> tuple[str, ...]:
+    """Names of tasks, `0.1,0.2;-0.2,0`."""
+    names = tuple(text.split(";"))
+    if not all(names):
+        raise argparse.ArgumentTypeError(
+            f"expected names of tasks such as walk;run, found {text!r}"
+        )
+    return names
+
+
 def temperature(text: str) -> float:
     """A number from 0."""
     try:
@@ -63,6 +73,42 @@ def temperature(text: str) -> float:
     if not 0 <= found < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number from 0, found {text!r}")
     return found
+
+
+def control(text: str) -> str:
+    """Name of a control of an evaluation."""
+    kind, _, every = text.partition(":")
+    known = text in ("none", "other-task", "cleared", "unsorted")
+    if not known and not (kind == "cleared" and every.isdecimal() and int(every)):
+        raise argparse.ArgumentTypeError(
+            f"expected none, other-task, cleared, cleared:K or unsorted, found {text!r}"
+        )
+    return text
+
+
+def target(text: str) -> str:
+    """A number, or a percentile `95%`."""
+    number = text.removesuffix("%")
+    try:
+        found = float(number)
+    except ValueError:
+        found = float("nan")
+    if not abs(found) < float("inf") or (number != text and not 0 <= found <= 100):
+        raise argparse.ArgumentTypeError(
+            f"expected a return or a percentile such as 95%, found {text!r}"
+        )
+    return text
+
+
+def processes(text: str) -> int | str:
+    """A number above 0, or `auto`."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0 or auto, found {text!r}"
+        )
+    return int(text)
 
 
 def columns(text: str) -> tuple[int, ...]:
@@ -86,3 +132,14 @@ def goal(text: str) -> tuple[float, ...] | str:
                 f"infos/goal, found {text!r}"
             ) from None
         return text
+
+
+def moment(text: str) -> tuple[int | None, int]:
+    """A trial (None: the last) and a step of it, both from 1: `8:1`, `last:1`."""
+    trial, _, step = text.partition(":")
+    good = step.isdecimal() and int(step) > 0
+    if not good or not (trial == "last" or trial.isdecimal() and int(trial) > 0):
+        raise argparse.ArgumentTypeError(
+            f"expected TRIAL:STEP such as 8:1 or last:1, found {text!r}"
+        )
+    return None if trial == "last" else int(trial), int(step)

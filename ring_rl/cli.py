@@ -26,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:
         # From --help and --version.
         return exit_.code if isinstance(exit_.code, int) else 0
-    except KeyboardInterrupt:
-        print("ring-rl: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        # Where something is kept, the text says what.
+        kept = f": {error}" if str(error) else ""
+        print(f"ring-rl: interrupted{kept}", file=sys.stderr)
         return 130
     except Exception as error:
         return _explain(error)

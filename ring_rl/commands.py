@@ -6,6 +6,7 @@ inside, so that a command loads only what it needs.
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,51 +57,70 @@ def train(
         print_table([evaluation])
 
 
-def evaluate(
-    run: Path,
-    *,
-    environment: str | None,
-    trials: int | None,
-    episodes: int | None,
-    control: str,
-    temperature: float | None,
-    as_json: bool,
-) -> None:
-    """Rolls a trained run out and prints the statistics."""
+def evaluate(run: Path, *, as_json: bool, video: bool, **asked: Any) -> None:
+    """Rolls a trained run out and prints the statistics.
+
+    `asked` are the other fields of `ring_rl.configs.asked.Asked`.
+    """
     require_folder(run)
+    if video and sys.platform == "linux":
+        # Draws without a display; MuJoCo looks when it is imported.
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    elif video:
+        os.environ.setdefault("MUJOCO_GL", "glfw")
     runtime.prepare()
 
-    from ring_rl.configs.running import evaluate
+    from ring_rl.configs.asked import Asked
+    from ring_rl.configs.evaluating import evaluate
 
-    evaluation = evaluate(
-        run,
-        environment=environment,
-        trials=trials,
-        episodes=episodes,
-        control=control,
-        temperature=temperature,
-    )
+    evaluation = evaluate(run, Asked(**asked, video=video))
     if as_json:
         print_json(evaluation)
     else:
         print_table([evaluation])
 
 
-def report(runs: Sequence[Path], *, out: Path, as_json: bool) -> None:
-    """Puts seeds together; prints a table, writes the picture and the HTML page."""
-    from ring_rl.evaluate.report import combine, html_page, write_picture, write_text
+def report(
+    runs: Sequence[Path],
+    *,
+    out: Path,
+    attention: tuple[int | None, int] | None,
+    as_json: bool,
+) -> None:
+    """Puts seeds together; prints a table, writes the page and its pictures."""
+    from ring_rl.evaluate.contents import gather
+    from ring_rl.evaluate.page import html_page
+    from ring_rl.evaluate.report import write_bytes, write_picture, write_text
 
     for run in runs:
         require_folder(run)
-    evaluations = combine(runs)
+    contents = gather(runs)
+    if attention is not None:
+        runtime.prepare()
+
+        from ring_rl.configs.looking import look_at_all
+
+        trial, step = attention
+        failed = look_at_all(contents, trial=trial, step=step)
+        contents = gather(runs)
+        contents.problems.extend(failed)
+    evaluations = [one.evaluation for one in contents.evaluated]
+    page, pictures = html_page(contents)
     out.mkdir(parents=True, exist_ok=True)
-    write_picture(out / "return_by_trial.png", evaluations)
-    write_text(out / "report.html", html_page(evaluations))
+    for picture in pictures:
+        write_bytes(out / picture.file, picture.content)
+    if evaluations:
+        write_picture(out / "return_by_trial.png", evaluations)
+    write_text(out / "report.html", page)
+    for problem in contents.problems:
+        print(f"not complete: {problem}", file=sys.stderr)
     if as_json:
         print_json(evaluations)
-    else:
+        return
+    if evaluations:
         print_table(evaluations)
-        print(f"wrote {out / 'return_by_trial.png'} and {out / 'report.html'}")
+    count = len(pictures) + bool(evaluations)
+    print(f"wrote {out / 'report.html'} and {count} pictures beside it")
 
 
 def bench(benchmark: str, *, as_json: bool, **options: Any) -> None:

@@ -52,10 +52,58 @@ def import_data(
         print_summary(summary)
 
 
+def collect_data(
+    env_id: str,
+    *,
+    policy: str,
+    steps: int,
+    out: Path,
+    seed: int,
+    processes: int,
+    base: Path | None,
+    noise: str | None,
+    sample: bool,
+    learners: int | None,
+    tasks: tuple[str, ...] | None,
+    max_episode_steps: int | None,
+    format: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Collects episodes in an environment to an RLDS dataset."""
+    # No picture is drawn, here or in the processes that this one starts.
+    os.environ.setdefault("MUJOCO_GL", "disabled")
+
+    from ring_rl.configs.collecting import collect_by_name
+
+    summary = collect_by_name(
+        env_id,
+        policy,
+        steps=steps,
+        out=out,
+        base=base,
+        noise=noise,
+        sample=sample,
+        learners=learners,
+        tasks=tasks,
+        max_episode_steps=max_episode_steps,
+        seed=seed,
+        processes=processes,
+        exorl=format == "exorl",
+        overwrite=overwrite,
+        progress=progress("collected"),
+    )
+    if as_json:
+        print_json(summary)
+    else:
+        print(f"wrote {out}")
+        print_summary(summary)
+
+
 def export_data(
     directory: Path, *, format: str, out: Path, overwrite: bool, as_json: bool
 ) -> None:
-    """Makes one file in another format of an RLDS dataset."""
+    """Makes a file or folder in another format of an RLDS dataset."""
     require_folder(directory)
 
     from ring_rl.data.exporting import export_dataset

@@ -92,7 +92,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace a dataset in the folder")
     add_json(importing)
     importing.set_defaults(function=data_commands.import_data)
-    _add_export(actions.add_parser("export", help="a dataset to one file"))
+    _add_collect(actions.add_parser("collect", help="episodes of one's own to RLDS"))
+    _add_export(actions.add_parser("export", help="a dataset to another format"))
     inspecting = actions.add_parser("inspect", help="what is in a dataset")
     inspecting.add_argument("directory", type=Path, metavar="DIR", help="its folder")
     inspecting.add_argument(
@@ -106,6 +107,87 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     _add_relabel(actions.add_parser("relabel", help="rewards of another task"))
 
 
+def _add_collect(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Collects episodes in an environment. The dataset depends on the seed, not on "
+        "the processes. Ended early, the same command goes on: what was complete is "
+        "kept beside --out, in .NAME.collecting."
+    )
+    add = parser.add_argument
+    add("env_id", metavar="ENV", help="name, see ring-rl list")
+    add(
+        "--policy",
+        required=True,
+        metavar="P",
+        help="random (uniform), noise-ladder (--base disturbed, more or less from "
+        "episode to episode), rnd (DDPG that seeks what it has not seen), an actor's "
+        "FILE.npz, or the folder of a run",
+    )
+    add(
+        "--steps",
+        type=argument_types.count,
+        required=True,
+        metavar="N",
+        help="environment steps; the last episode is whole",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    add("--seed", type=int, default=0, metavar="S", help="(default: %(default)s)")
+    add(
+        "--processes",
+        type=argument_types.count,
+        default=1,
+        metavar="N",
+        help="that collect (default: %(default)s)",
+    )
+    add(
+        "--base",
+        "--policy-file",
+        type=Path,
+        metavar="FILE",
+        help="actor's .npz file beneath the noise of noise-ladder",
+    )
+    add(
+        "--noise",
+        metavar="KIND",
+        help="of noise-ladder: sticky (a random action is held for 4 steps) or "
+        "gaussian (added to every action); an episode's share or scale is one of 0, "
+        "0.1, ... 1 (default: sticky)",
+    )
+    add(
+        "--sample",
+        action="store_true",
+        help="draw an actor's actions (default: take the likeliest)",
+    )
+    add(
+        "--learners",
+        type=argument_types.count,
+        metavar="N",
+        help="explorers of rnd, each in one process at a time (default: 1)",
+    )
+    add(
+        "--tasks",
+        type=argument_types.tasks,
+        metavar="A;B;...",
+        help="that the episodes go round (default: a hidden-task family's training "
+        "tasks, else the environment's choice)",
+    )
+    add(
+        "--max-episode-steps",
+        type=argument_types.count,
+        metavar="N",
+        help="of an episode (default: the environment's)",
+    )
+    add(
+        "--format",
+        choices=("rlds", "exorl"),
+        default="rlds",
+        help="exorl: also ExoRL's files, in DIR/buffer (default: %(default)s)",
+    )
+    add("--overwrite", action="store_true", help="replace a dataset in the folder")
+    add_json(parser)
+    parser.set_defaults(function=data_commands.collect_data)
+
+
 def _add_export(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("directory", type=Path, metavar="DIR", help="folder of an RLDS dataset")
@@ -113,10 +195,16 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--format",
         required=True,
         metavar="F",
-        help="d4rl (the HDF5 file that it was imported from, or a new one) or npz "
-        "(flat arrays)",
+        help="d4rl (the HDF5 file that it was imported from, or a new one), npz "
+        "(flat arrays) or exorl (a folder of episodes)",
     )
-    add("--out", type=Path, required=True, metavar="FILE", help="the file")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the file, or exorl's new folder",
+    )
     add("--overwrite", action="store_true", help="replace a file of that name")
     add_json(parser)
     parser.set_defaults(function=data_commands.export_data)

@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     ).add_parser
     _add_train(add("train", help="train a preset", add_help=False))
     _add_evaluate(add("evaluate", help="roll a trained run out, print the statistics"))
-    _add_report(add("report", help="table, picture and HTML page of several runs"))
+    _add_report(add("report", help="table, pictures and HTML page of several runs"))
     add_data(add("data", help="import, inspect, relabel and export datasets"))
     _add_bench(
         add("bench", help="time and memory of attention, training, acting and data")
@@ -150,16 +150,54 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--control",
-        choices=("none", "other-task"),
+        type=argument_types.control,
         default="none",
-        help="other-task: all trials but the last are played in another task, so that "
-        "the last has a context of the wrong one (default: %(default)s)",
+        metavar="NAME",
+        help="other-task: all that is in the context at the last trial, earlier trials "
+        "and demonstrations, is of another task; cleared:K: the context is emptied "
+        "after every K trials (cleared: after each); unsorted: --demonstrations in an "
+        "order drawn at random (default: %(default)s)",
     )
     add(
         "--temperature",
         type=argument_types.temperature,
         metavar="T",
         help="of the sampled actions, 0 is greedy (default: the run's)",
+    )
+    add(
+        "--target",
+        type=argument_types.target,
+        metavar="R",
+        help="return that every trial is told to reach, or a percentile of the "
+        "training data's returns such as 95%% (default: the run's)",
+    )
+    add(
+        "--demonstrations",
+        type=Path,
+        metavar="DIR",
+        help="RLDS dataset of which each row reads episodes of its task before its "
+        "first trial, ascending by return (default: none)",
+    )
+    add(
+        "--demonstrations-per-row",
+        type=argument_types.count,
+        metavar="N",
+        help="episodes that each row reads (default: one less than in the longest "
+        "chains of training, at least 1)",
+    )
+    add(
+        "--processes",
+        type=argument_types.processes,
+        default="auto",
+        metavar="N|auto",
+        help="processes that step the environments; auto times one and several and "
+        "takes the faster; results are the same (default: %(default)s)",
+    )
+    add(
+        "--video",
+        action="store_true",
+        help="film the first and the last trial of three rows of the first seed, as "
+        "GIF and as strips of pictures, into video/ of the evaluation (default: no)",
     )
     add_json(parser)
     parser.set_defaults(function=commands.evaluate)
@@ -173,7 +211,18 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("report"),
         metavar="DIR",
-        help="for the picture and the page (default: %(default)s)",
+        help="for report.html and its pictures (default: %(default)s)",
+    )
+    add(
+        "--attention",
+        type=argument_types.moment,
+        nargs="?",
+        const="last:1",
+        metavar="TRIAL:STEP",
+        help="look at what the acting token of this step reads, counted from 1, in a "
+        "rollout of each run's first seed; needs the checkpoint and the environment, "
+        "and writes attention.json, .npz and .png to the evaluation for later reports "
+        "too (default: do not look; without a value: %(const)s)",
     )
     add_json(parser)
     parser.set_defaults(function=commands.report)

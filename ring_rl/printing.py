@@ -71,7 +71,7 @@ def say() -> Callable[[str], None]:
     return lambda text: print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
 
 
-def progress() -> Callable[[int, int], None]:
+def progress(what: str = "read") -> Callable[[int, int], None]:
     """Reports to the standard error: one changing line on a terminal, else a few."""
     terminal = sys.stderr.isatty()
     interval = 0.2 if terminal else 10.0
@@ -83,7 +83,7 @@ def progress() -> Callable[[int, int], None]:
             last = time.monotonic()
             # Back to the line's start, and whatever stood there erased.
             start, end = ("\r\x1b[K", "") if terminal else ("", "\n")
-            text = f"{episodes} episodes, {steps} steps read"
+            text = f"{episodes} episodes, {steps} steps {what}"
             print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
 
     return report

@@ -62,9 +62,14 @@ def calls(monkeypatch):
     configs.describe = lambda: {"dark_room": "hidden goals, minutes on a laptop"}
     running = types.ModuleType("ring_rl.configs.running")
     running.train = lambda config, **options: found.append((config, options))
-    running.evaluate = lambda run, **options: found.append((run, options)) or {"a": 1}
     monkeypatch.setitem(sys.modules, "ring_rl.configs", configs)
     monkeypatch.setitem(sys.modules, "ring_rl.configs.running", running)
+    evaluating = types.ModuleType("ring_rl.configs.evaluating")
+    evaluating.evaluate = lambda run, asked: found.append((run, asked)) or {"a": 1}
+    monkeypatch.setitem(sys.modules, "ring_rl.configs.evaluating", evaluating)
+    asked = types.ModuleType("ring_rl.configs.asked")
+    asked.Asked = dict
+    monkeypatch.setitem(sys.modules, "ring_rl.configs.asked", asked)
     monkeypatch.setattr(ring_rl, "configs", configs, raising=False)
     monkeypatch.delitem(sys.modules, "ring_rl.configs.overrides", raising=False)
     # Flags and devices of the process that runs the tests are not to be touched.
@@ -120,6 +125,9 @@ def test_version(capsys):
         (("evaluate", "x", "--trials", "two"), "'two'"),
         (("evaluate", "x", "--temperature", "-1"), "--temperature"),
         (("evaluate", "x", "--control", "any"), "other-task"),
+        (("evaluate", "x", "--control", "cleared:0"), "cleared:K"),
+        (("evaluate", "x", "--target", "120%"), "percentile such as 95%"),
+        (("evaluate", "x", "--processes", "0"), "above 0 or auto"),
         (("evaluate", "x", "--trails", "3"), "--trails 3"),
         (("evaluate", "x", "--tri", "3"), "--tri"),
         (("report",), "RUN"),
@@ -231,6 +239,11 @@ def test_evaluate_prints_json_and_nothing_else(capsys, calls, tmp_path):
         "episodes": None,
         "control": "other-task",
         "temperature": None,
+        "target": None,
+        "demonstrations": None,
+        "demonstrations_per_row": None,
+        "processes": "auto",
+        "video": False,
     }
 
 
@@ -265,9 +278,17 @@ def test_report_writes_picture_and_page(capsys, tmp_path):
     assert {path.name for path in out.iterdir()} == {
         "report.html",
         "return_by_trial.png",
+        "return_by_trial_Hopper-v5.png",
+        "distribution_Hopper-v5.png",
     }
     assert main(["report", str(run), "--out", str(out)]) == 0
     assert "max of n" in capsys.readouterr().out
+
+
+def test_report_takes_a_moment_to_look_at(capsys, tmp_path):
+    for word in ("1", "0:1", "last:0", "last:x", str(tmp_path)):
+        line = fails(capsys, "report", str(tmp_path), "--attention", word)
+        assert "expected TRIAL:STEP such as 8:1 or last:1" in line
 
 
 def test_data_import_hands_on_its_options(capsys, monkeypatch, tmp_path):

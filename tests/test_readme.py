@@ -18,9 +18,12 @@ README = Path(__file__).parents[1] / "README.md"
 INSTALLING = ("pip install", "python -m pytest")
 SHORT = {
     "dark-room": "--environment.size 9 --data.episodes 4 --loader.rows 1",
+    "point-mass": "--environment.goals 4 --environment.held-out 4 --data.episodes 2 "
+    "--data.relabelled 1 --loader.rows 1",
     "hopper": "--loader.row-steps 80 --environment.id Hopper-v5",
     "offline": "--loader.row-steps 80",
 }
+SHORT["point-mass-dt"] = SHORT["point-mass"]
 SHORTER = (
     "--agent.trunk.layers 1 --agent.trunk.width 8 --agent.trunk.heads 1 --loop.steps 2 "
     "--loop.log-every 1 --loop.checkpoint-every 1 --evaluation.rollouts 1 "
@@ -48,6 +51,17 @@ def write_d4rl(path: Path, observation: int, action: int) -> None:
         file["rewards"] = random.random(30).astype(np.float32)
         file["terminals"] = ends
         file["timeouts"] = np.zeros(30, bool)
+
+
+def write_actor(path: Path, observation: int, action: int) -> None:
+    """A network of two layers with random weights, as `data collect` reads it."""
+    random = np.random.default_rng(0)
+    widths = {"latent_pi.0": (8, observation), "latent_pi.2": (8, 8), "mu": (action, 8)}
+    arrays = {}
+    for name, shape in widths.items():
+        arrays[f"{name}.weight"] = random.standard_normal(shape).astype(np.float32)
+        arrays[f"{name}.bias"] = np.zeros(shape[0], np.float32)
+    np.savez(path, **arrays)
 
 
 def write_exorl(folder: Path) -> None:
@@ -82,6 +96,7 @@ def test_every_command_and_program_runs(tmp_path, monkeypatch, capsys):
     write_d4rl(tmp_path / "my_data.hdf5", 11, 3)
     write_d4rl(tmp_path / "maze2d.hdf5", 4, 2)
     write_exorl(tmp_path / "exorl" / "walker" / "rnd" / "buffer")
+    write_actor(tmp_path / "actor.npz", 11, 3)
     ran = 0
     for command in commands():
         words = shlex.split(command)
@@ -90,6 +105,8 @@ def test_every_command_and_program_runs(tmp_path, monkeypatch, capsys):
         assert words[0] == "ring-rl", command
         if words[1] == "train" and "--help" not in words:
             words += f"{SHORT[words[2]]} {SHORTER}".split()
+        if "--steps" in words and words[2] == "collect":
+            words[words.index("--steps") + 1] = "1200"
         assert main(words[1:]) == 0, (command, capsys.readouterr().err)
         ran += 1
     assert ran >= 15

@@ -10,7 +10,9 @@ import pytest
 import ring_rl
 from ring_rl.cli import main
 from ring_rl.configs.run import Gymnasium
+from ring_rl.data.rlds import read_rlds
 from ring_rl.envs import make_vector
+from ring_rl.types import Discrete, Spaces
 
 TINY = (
     "--environment.size 3 --environment.held-out 3 --environment.max-steps 6 "
@@ -44,6 +46,24 @@ def test_a_run_leaves_what_the_manual_says(runs):
     assert timing["tokens_per_second"] > 0
     assert any((run / "tensorboard").iterdir())
     assert sorted(int(p.name) for p in (run / "checkpoints").iterdir()) == [2, 4]
+
+
+def test_a_run_collects_a_dataset(runs, tmp_path):
+    """In its own room of three cells a side, 16 rows of three trials at once."""
+    words = ["data", "collect", "ring_rl/DarkRoom-v0", "--steps", "100"]
+    words += ["--policy", str(runs / "dark-room" / "seed-0")]
+    stores = []
+    for name in ("one", "two"):
+        assert main([*words, "--out", str(tmp_path / name)]) == 0
+        stores.append(read_rlds(tmp_path / name))
+    one, two = stores
+    assert one.spaces == Spaces(6, Discrete(5)) and len(one.rewards) == 102
+    np.testing.assert_array_equal(one.actions, two.actions)
+    # A row keeps its task for its trials, and the next one has the next.
+    tasks = one.tasks.tolist()
+    rows = [tasks[first : first + 3] for first in range(0, len(tasks) - 3, 3)]
+    assert all(len(set(row)) == 1 for row in rows)
+    assert len({row[0] for row in rows}) == min(len(rows), 6)
 
 
 def test_an_evaluation_has_all_statistics_of_all_seeds(runs):
@@ -146,6 +166,34 @@ def test_a_report_puts_runs_side_by_side(runs, tmp_path, capsys):
     assert "dark-room" in capsys.readouterr().out
 
 
+def test_a_report_looks_at_what_an_agent_reads(runs, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(runs / "dark-room", run)
+    words = ["report", str(run), "--out", str(out), "--attention"]
+    assert main([*words, "2:3"]) == 0
+    look = json.loads((run / "evaluation" / "attention.json").read_text())
+    assert (look["seed"], look["trial"], look["step"]) == (0, 2, 3)
+    assert look["steps_seen"] == [6, 3]
+    assert sum(look["by_trial"]) == pytest.approx(1, abs=1e-5)
+    # What comes after the acting token is not seen.
+    assert [len(steps) for steps in look["by_trial_and_step"]] == [6, 6]
+    assert look["by_trial_and_step"][1][3:] == [None] * 3
+    with np.load(run / "evaluation" / "attention.npz") as arrays:
+        assert arrays["masses"].shape == (6, 1, 2, 12)
+        np.testing.assert_allclose(arrays["masses"].sum(-1), 1, atol=1e-5)
+    assert (run / "evaluation" / "attention.png").exists()
+    page = (out / "report.html").read_text()
+    assert "Attention to past trajectories" in page
+    assert any(out.glob("attention_1_dark-room*.png"))
+    first = json.loads((run / "evaluation" / "attention.json").read_text())
+    # Without it, what was looked at before is shown; what cannot be is said.
+    capsys.readouterr()
+    assert main([*words, "9:1"]) == 0
+    assert "expected a trial from 1 to 3, found 9" in capsys.readouterr().err
+    assert "found 9" in (out / "report.html").read_text()
+    assert json.loads((run / "evaluation" / "attention.json").read_text()) == first
+
+
 @pytest.mark.smoke
 def test_a_loaded_policy_acts_in_a_loop_of_ones_own(runs):
     policy = ring_rl.load(str(runs / "dark-room" / "seed-0"))
@@ -154,6 +202,8 @@ def test_a_loaded_policy_acts_in_a_loop_of_ones_own(runs):
     with pytest.raises(ValueError, match="reset first"):
         policy.act(np.zeros((3, 6), np.float32))
     policy.reset(3, trials=2, steps=6)
+    # Compiled programs are shared with other rollouts of this configuration.
+    compiled = policy._actor._advance._cache_size()
     every = np.ones(3, bool)
     for _ in range(2):
         observations = rows.reset(every)
@@ -163,7 +213,7 @@ def test_a_loaded_policy_acts_in_a_loop_of_ones_own(runs):
             observations, rewards, terminated, truncated = rows.step(actions)
             policy.observe(rewards, terminated, truncated)
         assert truncated.all()
-    assert policy._actor._advance._cache_size() == 1, "acting compiles once"
+    assert policy._actor._advance._cache_size() == compiled + 1, "acting compiles once"
     with pytest.raises(ValueError, match="expected act first"):
         policy.observe(rewards, terminated, truncated)
     with pytest.raises(ValueError, match="expected observations of shape"):

@@ -31,6 +31,7 @@ def add_benchmarks(parser: Parser) -> dict[str, Parser]:
         "memory": (_memory, "temporary memory by the compiler's account, nothing run"),
         "step": (_step, "one whole training step of an Agentic Transformer"),
         "decode": (_decode, "one acting step's attention against a long cache"),
+        "rollout": (_rollout, "acting in environments, and what its parts cost"),
         "data": (_data, "reading, writing and batching a dataset"),
         "store": (_store, "memory of working with a dataset larger than it"),
     }
@@ -126,6 +127,27 @@ def _step(parser: Parser) -> None:
     parser.add_argument(
         "--compile-only", action="store_true", help="the compiler's memory, nothing run"
     )
+
+
+def _rollout(parser: Parser) -> None:
+    parser.epilog = (
+        "dark-room are whole rollouts, after compilation. speed x is the steps per "
+        "second of one environment behind Gymnasium's interface (adapter), or of as "
+        "many as --environments (vector), over those of a bare dm_control loop, by "
+        "time of the processor. cpu x and wall x are decode's share of what running "
+        "the whole context again takes."
+    )
+    _number(parser, "--environments", 16, "that are rolled out, or stepped, together")
+    _number(parser, "--trials", 8, "episodes of each")
+    _word(parser, "--task", "walker-walk", "DOMAIN-TASK of the DeepMind Control Suite")
+    _number(parser, "--steps", 500, "environment steps of it in a measurement")
+    _number(parser, "--tokens", 8000, "of context in each row when decoding")
+    _number(parser, "--rows", 8, "that decode together")
+    _number(parser, "--layers", 3, "blocks of the transformer")
+    _number(parser, "--heads", 4, "query heads")
+    _number(parser, "--head-dim", 16, "width of a head")
+    _number(parser, "--devices", 1, "devices that share out the context")
+    _number(parser, "--runs", 3, "timed repetitions of each, after one that is not")
 
 
 def _data(parser: Parser) -> None:

@@ -106,6 +106,18 @@ _COLUMNS: dict[str, tuple[_Column, ...]] = {
         ("M/s", 9, _number("per_second", ".3f", 1e6)),
         ("added MB", 9, _number("added_bytes", ".1f", 1e6)),
     ),
+    "rollout": (
+        ("what", 12, lambda record: record["implementation"]),
+        ("rows", 5, _number("environments", "d")),
+        ("trials", 6, _number("trials", "d")),
+        ("tokens", 7, _number("tokens", "d")),
+        ("steps", 6, _number("steps", "d")),
+        *_TIME,
+        ("steps/s", 9, _number("steps_per_second", ".0f")),
+        ("speed x", 8, _number("speed_ratio", ".3f")),
+        ("cpu x", 8, _number("cpu_ratio", ".5f")),
+        ("wall x", 8, _number("wall_ratio", ".5f")),
+    ),
     "store": (
         ("what", 24, lambda record: record["implementation"]),
         ("steps", 9, _number("steps", "d")),

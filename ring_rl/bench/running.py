@@ -32,6 +32,12 @@ def run(benchmark: str, options: dict[str, Any], say: Say) -> Iterator[Record]:
         from ring_rl.bench import store
 
         return store.measure(store.StoreConfig(**options), say)
+    if benchmark == "rollout":
+        from ring_rl.bench.rollout import RolloutConfig, measure
+
+        config = RolloutConfig(**options)
+        machine.prepare(config.devices)
+        return measure(config, say)
     return _attention(benchmark, options, say)
 
 

@@ -33,8 +33,9 @@ class UniformBehaviour:
         if isinstance(self.action, Discrete):
             size = self.action.size
             return np.array([state.integers(size) for state in states], np.int32)
+        unit = np.array([state.random(self.action.size) for state in states])
         low, high = np.array(self.action.low), np.array(self.action.high)
-        return np.array([state.uniform(low, high) for state in states], np.float32)
+        return (low + (high - low) * unit).astype(np.float32)
 
 
 class DarkRoomState(NamedTuple):

@@ -32,6 +32,7 @@ class ChainConfig:
         as many equal parts of the task's returns; `history`, some that were collected
         one after another, in that order and not sorted (a learner's history, as in
         algorithm distillation, arXiv 2210.14215).
+      order: `ascending` by return, or `shuffled`, to see what the order is worth.
       crop_steps: at most so many consecutive steps of each episode, from a start drawn
         at random; 0 takes whole episodes. Targets stay what was left to earn there, and
         only the real end of an episode completes it.
@@ -43,6 +44,7 @@ class ChainConfig:
 
     trajectories: int = 4
     choose: Literal["uniform", "quantiles", "history"] = "uniform"
+    order: Literal["ascending", "shuffled"] = "ascending"
     crop_steps: int = 0
     loss_on: LossOn = "good"
     best: float = 1.0
@@ -57,6 +59,15 @@ class ChainConfig:
             raise ValueError(
                 "chains: choose must be uniform, quantiles or history, found "
                 f"{self.choose!r}"
+            )
+        if self.order not in ("ascending", "shuffled"):
+            raise ValueError(
+                f"chains: order must be ascending or shuffled, found {self.order!r}"
+            )
+        if self.choose == "history" and self.order == "shuffled":
+            raise ValueError(
+                "chains: order must be ascending where choose is history, which keeps "
+                "to the order of collection, found 'shuffled'"
             )
         if self.crop_steps < 0:
             raise ValueError(
@@ -99,14 +110,25 @@ def draw_members(
     """
     group = groups[random.integers(len(groups))]
     largest = random.integers(1, config.trajectories, endpoint=True)
-    count = min(int(largest), len(group))
+    return choose_members(group, min(int(largest), len(group)), config, random)
+
+
+def choose_members(
+    group: Int[np.ndarray, " _"],
+    count: int,
+    config: ChainConfig,
+    random: np.random.Generator,
+) -> Int[np.ndarray, " members"]:
+    """Indices of `count` episodes of a group, at most all of it, as `choose` has it."""
     if config.choose == "history":
         start = random.integers(len(group) - count, endpoint=True)
         return group[start : start + count]
     if config.choose == "quantiles":
         edges = np.arange(count + 1) * len(group) // count
-        return group[random.integers(edges[:-1], edges[1:])]
-    return random.choice(group, size=count, replace=False)
+        members = group[random.integers(edges[:-1], edges[1:])]
+    else:
+        members = random.choice(group, size=count, replace=False)
+    return random.permutation(members) if config.order == "shuffled" else members
 
 
 def crop(
@@ -134,10 +156,10 @@ def in_hindsight(
 ) -> Members:
     """The members of a chain in their order, told in hindsight.
 
-    Sorted by return, ties by index; a history stays as it was collected. `source` is
-    the number of the store among those of a row.
+    Sorted by return, ties by index; a history stays as it was collected, a shuffled
+    chain as it was drawn. `source` is the number of the store among those of a row.
     """
-    if config.choose != "history":
+    if config.choose != "history" and config.order == "ascending":
         order = np.lexsort((episodes, store.returns[episodes]))
         episodes, first, steps = episodes[order], first[order], steps[order]
     returns = store.returns[episodes]

@@ -1,4 +1,4 @@
-"""From an RLDS dataset to one file in another format."""
+"""From an RLDS dataset to a file or folder in another format."""
 
 import contextlib
 import os
@@ -11,10 +11,12 @@ import numpy as np
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.formats.array_fields import EXTRAS
 from ring_rl.data.formats.d4rl_export import export_d4rl
+from ring_rl.data.formats.exorl_export import write_exorl
+from ring_rl.data.staging import staged_directory
 from ring_rl.data.store import open_store
 from ring_rl.types import Discrete
 
-EXPORT_FORMATS = ("d4rl", "npz")
+EXPORT_FORMATS = ("d4rl", "npz", "exorl")
 _STORE_FIELDS = (
     "observations",
     "actions",
@@ -38,17 +40,18 @@ def export_dataset(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """Writes a dataset to a file that appears complete or not at all.
+    """Writes a dataset to a file or folder that appears complete or not at all.
 
     `d4rl` gives the file that a dataset was imported from back, dataset by dataset,
     except that observations, actions and rewards were rounded to float32; of any other
     dataset it makes D4RL's schema. `npz` holds the arrays of `EpisodeStore`, which
-    `import --format npz` reads without a map of keys; nothing is lost.
+    `import --format npz` reads without a map of keys; nothing is lost. `exorl` is a
+    folder of episode files.
 
     Args:
       directory: of the dataset.
       format: one of `EXPORT_FORMATS`.
-      out: the file.
+      out: the file; of `exorl` a new folder, or an empty one.
       overwrite: replace the file that stands at `out`.
       progress: called with the episodes and environment steps done so far.
 
@@ -62,7 +65,17 @@ def export_dataset(
     if format not in EXPORT_FORMATS:
         known = ", ".join(EXPORT_FORMATS)
         raise ValueError(f"format: expected one of {known}, found {format!r}")
-    with staged_file(Path(out), overwrite=overwrite) as staging:
+    out = Path(out)
+    if format == "exorl":
+        # Nothing in such a folder says that it is ours to replace.
+        if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+            raise ValueError(
+                f"{out}: expected a new folder, found an existing one; choose another, "
+                "or remove it"
+            )
+        with staged_directory(out, overwrite=False, marker="") as staging:
+            return write_exorl(Path(directory), staging, progress=progress)
+    with staged_file(out, overwrite=overwrite) as staging:
         if format == "d4rl":
             return export_d4rl(Path(directory), staging, progress=progress)
         _write_npz(open_store(Path(directory), progress=progress), staging)

@@ -1,9 +1,11 @@
 """Where a dataset is from, as a line of text, and files that go with its records."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ring_rl.data.manifest import MANIFEST_NAME, sha256
 from ring_rl.data.store import ARRAYS_NAME
@@ -39,12 +41,28 @@ def add_to_manifest(directory: Path, files: Sequence[Path]) -> None:
     Raises:
       ValueError: if the dataset has no manifest.
     """
+    with _changed_manifest(directory) as manifest:
+        for file in files:
+            entry = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+            manifest["files"][file.name] = entry
+
+
+def describe_in_manifest(directory: Path, key: str, value: dict[str, Any]) -> None:
+    """Adds what is to be known about a dataset to its manifest, as JSON has it.
+
+    Raises:
+      ValueError: if the dataset has no manifest.
+    """
+    with _changed_manifest(directory) as manifest:
+        manifest[key] = value
+
+
+@contextlib.contextmanager
+def _changed_manifest(directory: Path) -> Iterator[dict[str, Any]]:
     path = directory / MANIFEST_NAME
     if not path.is_file():
         raise ValueError(f"{path}: expected a manifest, found none")
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    for file in files:
-        entry = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-        manifest["files"][file.name] = entry
+    yield manifest
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")

@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from ring_rl.data.inspect import inspect
+from ring_rl.data.provenance import add_to_manifest
+from ring_rl.data.resets import copy_resets
 from ring_rl.data.reward_cache import RewardCache, cache_key
 from ring_rl.data.rlds import DATASET_MARKER, open_rlds, write_rlds_files
 from ring_rl.data.staging import staged_directory
@@ -111,6 +113,7 @@ def relabel(
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
+        add_to_manifest(staging, copy_resets(Path(source), staging))
         return inspect(open_store(staging))
 
 

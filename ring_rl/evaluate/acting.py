@@ -1,5 +1,7 @@
 """Acting with a trained model, one batch of rows at a time."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ from flax import nnx
 from jaxtyping import Bool, Float, Int
 
 from ring_rl.agent import Agent
+from ring_rl.types import Chain
 
 
 class Actor:
@@ -29,8 +32,9 @@ class Actor:
         target_return: float,
         temperature: float,
         seed: int,
+        demonstrations: Sequence[Chain] | None = None,
     ):
-        """Rows that have seen nothing.
+        """Rows that have seen nothing but demonstrations.
 
         Args:
           agent: how to act.
@@ -41,27 +45,33 @@ class Actor:
           target_return: the return that every trial is told to reach.
           temperature: of the sampled actions; 0 takes the likeliest.
           seed: of the sampling.
+          demonstrations: one chain a row that it reads before it acts, as if it had
+            acted them itself; they are no trials of its own.
+
+        Raises:
+          ValueError: as the agent's `prefill`.
         """
         self._agent, self._model = agent, model
+        chains = demonstrations or ()
+        episodes = [np.diff(_bounds(chain)) for chain in chains]
+        most = max((len(lengths) for lengths in episodes), default=0)
+        longest = max((int(lengths.max(initial=0)) for lengths in episodes), default=0)
         graph, self._parameters = nnx.split(model)
-        key = jax.random.key(seed)
-
-        def advance(state, parameters, outcome, observations, active, turn, warm):
-            state = agent.observe(state, *outcome)
-            model = nnx.merge(graph, parameters)
-            turn_key = jax.random.fold_in(key, turn)
-            return agent.act(model, state, observations, active, turn_key, warm)
-
+        self._key = jax.random.key(seed)
         self._state = agent.start(
             model,
             jnp.full(rows, target_return, jnp.float32),
-            trials=trials,
-            steps=steps,
+            trials=trials + most,
+            steps=max(steps, longest),
         )
+        if demonstrations is not None:
+            self._state = agent.prefill(model, self._state, chains)
+        self._read = max((len(chain.rewards) for chain in chains), default=0)
         # The state is used up by each call: the cache is updated where it lies. It
         # comes back as it was placed, so that the second call compiles nothing.
-        placed = jax.tree.map(lambda x: x.sharding, self._state)
-        self._advance = jax.jit(advance, donate_argnums=0, out_shardings=(None, placed))
+        placed, structure = jax.tree.flatten(self._state)
+        shardings = tuple(x.sharding for x in placed)
+        self._advance = _make_advance(agent, graph, structure, shardings)
         self._temperature = jnp.float32(temperature)
         self._turn = 0
         nothing = np.zeros(rows, bool)
@@ -80,7 +90,7 @@ class Actor:
         """
         rewards, ended = self._outcome
         self._state = self._agent.make_room(
-            self._model, self._state, steps=self._turn + 1
+            self._model, self._state, steps=self._read + self._turn + 1
         )
         actions, self._state = self._advance(
             self._state,
@@ -88,6 +98,7 @@ class Actor:
             (self._actions, rewards, ended, self._active),
             observations,
             active,
+            self._key,
             np.int32(self._turn),
             self._temperature,
         )
@@ -101,3 +112,25 @@ class Actor:
     ) -> None:
         """What came of the last actions; rows that ended begin a new trial."""
         self._outcome = (rewards.astype(np.float32), ended & self._active)
+
+
+@functools.lru_cache(maxsize=16)
+def _make_advance(agent: Agent, graph: Any, structure: Any, shardings: tuple) -> Any:
+    """The compiled step; seeds of one configuration share it.
+
+    `structure` and `shardings` are those of the state.
+    """
+
+    def advance(state, parameters, outcome, observations, active, key, turn, warm):
+        state = agent.observe(state, *outcome)
+        model = nnx.merge(graph, parameters)
+        turn_key = jax.random.fold_in(key, turn)
+        return agent.act(model, state, observations, active, turn_key, warm)
+
+    placed = jax.tree.unflatten(structure, shardings)
+    return jax.jit(advance, donate_argnums=0, out_shardings=(None, placed))
+
+
+def _bounds(chain: Chain) -> Int[np.ndarray, " bounds"]:
+    """Where a chain's episodes begin, and where the last ends."""
+    return np.append(np.flatnonzero(chain.timesteps == 0), len(chain.rewards))

@@ -1,126 +1,157 @@
-"""One self-contained HTML page about several evaluations: tables and pictures."""
+"""One self-contained HTML page about evaluations and the runs that they are of."""
 
-import base64
-from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from ring_rl.evaluate.picture import png
-from ring_rl.evaluate.tables import COLUMNS, interval, labels, number, pick
+from ring_rl.evaluate.contents import Contents, trained_for
+from ring_rl.evaluate.markup import note, swatch, table, warning
+from ring_rl.evaluate.page_style import STYLE
+from ring_rl.evaluate.pictures import Names, Picture, name_all, of_training
+from ring_rl.evaluate.recordings import LIMIT
+from ring_rl.evaluate.section import Section, shown
+from ring_rl.version import __version__
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto;
-       max-width: 68rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; }
-h2 { font-size: 1.15rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .8rem; text-align: right; vertical-align: top;
-         border-bottom: 1px solid #eee; white-space: nowrap; }
-th { border-bottom: 1px solid #999; font-weight: 600; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-small { color: #666; }
-img { max-width: 46rem; width: 100%; height: auto; margin-top: .5rem; }
-.note { color: #555; max-width: 46rem; }
-"""
-
-_NOTE = (
-    "Values in brackets are 95 % bootstrap intervals. <em>first</em>, <em>mean</em> "
-    "and <em>last</em> are over the trials that one policy makes within one context; "
-    "<em>max of n</em>, the largest of a rollout's n returns, rewards variance and is "
-    "to be read beside the others only. IQM: interquartile mean."
+_WORDS = (
+    ("return", "undiscounted sum of the rewards of one episode"),
+    ("trial", "one episode within a context: the policy remembers its earlier trials"),
+    ("rollout", "one row of trials 1 to n in one task, in one context"),
+    ("seed", "one training run; seeds of one configuration are put together"),
+    ("first, mean, last", "return of trial 1, mean over all trials, return of trial n"),
+    (
+        "max of n",
+        "the largest of a rollout's n returns. It rewards variance: read it beside the "
+        "others only",
+    ),
+    ("last - first", "difference within the same rollout"),
+    (
+        "IQM",
+        "interquartile mean of the last trial's return, over what is drawn again for "
+        "the intervals",
+    ),
+    ("[low, high]", "95 % bootstrap interval; what is drawn again is said with each"),
 )
 
 
-def html_page(evaluations: Sequence[dict[str, Any]]) -> str:
-    """Builds the page: for each environment tables, the curve, and what was fixed.
+def html_page(contents: Contents) -> tuple[str, list[Picture]]:
+    """Builds the page, and the pictures in it.
 
-    The page needs no other file and no network: the pictures are embedded.
+    The page needs no other file, no network and no script, and is the same for the
+    same contents.
     """
-    environments = dict.fromkeys(e["conditions"]["environment"] for e in evaluations)
-    sections = []
-    for environment in environments:
+    names = name_all(contents)
+    sections, pictures = [], []
+    environments = dict.fromkeys(
+        one.evaluation["conditions"]["environment"] for one in contents.evaluated
+    )
+    room, drawn = LIMIT, set()
+    for before, environment in enumerate(environments):
         members = [
-            e for e in evaluations if e["conditions"]["environment"] == environment
+            index
+            for index, one in enumerate(contents.evaluated)
+            if one.evaluation["conditions"]["environment"] == environment
         ]
-        sections.append(_section(environment, members))
+        section = Section(environment, members, contents, names)
+        section.returns()
+        drawn |= section.training()
+        section.attention()
+        room -= section.recordings(room // (len(environments) - before))
+        section.protocol()
+        sections.append((environment, section.parts))
+        pictures += section.pictures
+    left = [index for index in range(len(contents.histories)) if index not in drawn]
+    if left:
+        title = "Training without an evaluation"
+        made = of_training("not evaluated", left, contents, names)
+        pictures += made
+        told = shown(made) if made else note("No metrics were found.")
+        sections.append((title, [told]))
+    parts = [(f"part-{i}", title) for i, (title, _) in enumerate(sections, 1)]
+    parts += [("runs", "Training runs")] if contents.histories else []
+    parts.append(("words", "What the words mean"))
+    links = "".join(
+        f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in parts
+    )
+    body = [
+        "<header><h1>Evaluation report</h1>",
+        f"<p>{escape(_summary(contents))}</p></header>",
+        f'<nav aria-label="Parts of this page"><ul>{links}</ul></nav>',
+        warning("Not complete", contents.problems) if contents.problems else "",
+        "<main>",
+        *(
+            f'<section id="part-{number}"><h2>{escape(title)}</h2>\n'
+            + "\n".join(parts)
+            + "</section>"
+            for number, (title, parts) in enumerate(sections, 1)
+        ),
+        _runs(contents, names),
+        _words(),
+        "</main>",
+        f'<footer class="note"><p>Made by ring_rl {__version__} from the files of the '
+        "runs. The same files give the same page.</p></footer>",
+    ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>ring_rl evaluation</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f'<h1>Evaluation</h1>\n<p class="note">{_NOTE}</p>\n'
-        + "\n".join(sections)
-        + "\n</body>\n</html>\n"
+        f"<title>ring_rl evaluation</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</body>\n</html>\n",
+        pictures,
     )
 
 
-def _section(environment: str, evaluations: Sequence[dict[str, Any]]) -> str:
-    names = labels(evaluations)
-    parts = [f"<h2>{escape(environment)}</h2>", "<h3>Return (undiscounted)</h3>"]
-    parts.append(_statistics(names, evaluations))
-    if evaluations[0]["normalised"] is not None:
-        parts.append("<h3>D4RL score (0: random, 100: expert)</h3>")
-        parts.append(_statistics(names, [e["normalised"] for e in evaluations]))
-    image = base64.b64encode(png(evaluations)).decode()
-    parts.append(
-        f'<p><img alt="Mean return by trial on {escape(environment)}" '
-        f'src="data:image/png;base64,{image}"></p>'
+def _summary(contents: Contents) -> str:
+    count = len(contents.evaluated)
+    environments = len(
+        {one.evaluation["conditions"]["environment"] for one in contents.evaluated}
     )
-    parts.append("<h3>Protocol</h3>")
-    parts.append(_protocol(names, evaluations))
-    rules = dict.fromkeys(e["interval"]["rule"] for e in evaluations)
-    parts += [f'<p class="note">Intervals: {escape(rule)}.</p>' for rule in rules]
-    return "\n".join(parts)
+    runs = len(contents.histories)
+    unfinished = sum(not history.finished for history in contents.histories)
+    text = (
+        f"{count} evaluated configuration{'s' * (count != 1)} in {environments} "
+        f"environment{'s' * (environments != 1)}; {runs} training "
+        f"run{'s' * (runs != 1)} found"
+    )
+    return text + (f", {unfinished} of them unfinished." if unfinished else ".")
 
 
-def _statistics(names: Sequence[str], statistics: Sequence[dict[str, Any]]) -> str:
+def _runs(contents: Contents, names: Names) -> str:
+    """Every training run, whatever became of it."""
+    if not contents.histories:
+        return ""
+    known = {
+        id(history)
+        for one in contents.evaluated
+        for history in trained_for(one, contents.histories)
+    }
     rows = []
-    for name, one in zip(names, statistics, strict=True):
-        cells = [escape(name)]
-        for path, _ in COLUMNS:
-            entry = pick(one, path)
-            cells.append(
-                f"{number(entry['value'])}<br><small>{interval(entry)}</small>"
-            )
-        rows.append(cells)
-    return _table(["run", *(heading for _, heading in COLUMNS)], rows)
-
-
-def _protocol(names: Sequence[str], evaluations: Sequence[dict[str, Any]]) -> str:
-    headings = ["run", "agent", "control", "target return", "temperature"]
-    headings += ["seeds", "tasks", "rollouts", "trials", "mean length", "terminated"]
-    rows = []
-    for name, one in zip(names, evaluations, strict=True):
-        conditions, counts = one["conditions"], one["counts"]
-        rule = escape(conditions["target_rule"])
+    for history, name in zip(contents.histories, names.histories, strict=True):
+        last = history.records[-1] if history.records else {}
+        state = "finished" if history.finished else "unfinished"
         rows.append(
             [
-                escape(name),
-                escape(conditions["agent"]),
-                escape(conditions["control"]),
-                f"{number(conditions['target_return'])}<br><small>{rule}</small>",
-                f"{conditions['temperature']:g}",
-                f"{counts['seeds']}<br><small>{_list(one['seeds'])}</small>",
-                *(str(counts[key]) for key in ("tasks", "rollouts", "trials")),
-                f"{one['episode_length']['mean']:.1f} steps",
-                f"{100 * one['terminated']['share']:.1f} %",
+                swatch(names.given[name].colour) + escape(name),
+                str(history.seed),
+                f"{history.made:,} of {history.steps:,}<br><small>{state}</small>",
+                *(
+                    f"{last[key]:.4g}" if key in last else "-"
+                    for key in ("loss", "accuracy")
+                ),
+                "yes" if id(history) in known else "no",
+                f"<code>{escape(str(history.folder))}</code>",
             ]
         )
-    return _table(headings, rows)
+    caption = (
+        "Training runs, one line a seed. Loss (nats per action component) and accuracy "
+        "(share of action components): mean over the last updates on record."
+    )
+    headings = ["run", "seed", "updates", "loss", "accuracy", "evaluated", "folder"]
+    made = table(caption, headings, rows, texts=[6])
+    return f'<section id="runs"><h2>Training runs</h2>{made}</section>'
 
 
-def _list(seeds: Sequence[int]) -> str:
-    return ", ".join(str(seed) for seed in seeds)
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The cells are HTML already; the headings are not."""
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
+def _words() -> str:
+    entries = "".join(
+        f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in _WORDS
     )
     return (
-        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table></div>"
+        f'<section id="words"><h2>What the words mean</h2><dl>{entries}</dl></section>'
     )

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ring_rl.evaluate.tables import labels
+from ring_rl.evaluate.figures import (
+    GREY,
+    WIDTH,
+    Style,
+    head,
+    legend,
+    new_figure,
+    styles,
+    tidy,
+)
+from ring_rl.evaluate.tables import labels, sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart with any colour vision. Source: Okabe and Ito 2008; without the yellow.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#333333")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-
-def draw_return_by_trial(evaluations: Sequence[dict[str, Any]]) -> Figure:
+def draw_return_by_trial(
+    evaluations: Sequence[dict[str, Any]], given: Mapping[str, Style] | None = None
+) -> Figure:
     """Draws one panel an environment, with one curve for each evaluation in it.
 
-    No global state of matplotlib is used: the figure can be saved, or shown by a
-    notebook, and needs no closing.
+    Args:
+      evaluations: from `protocol.summarise`.
+      given: how each label is drawn; as `styles` has it if None.
 
     Raises:
       ValueError: there is nothing to draw.
     """
-    from matplotlib.figure import Figure
-
     if not evaluations:
         raise ValueError("return by trial: expected at least one evaluation to draw")
     names = labels(evaluations)
@@ -36,24 +42,16 @@ def draw_return_by_trial(evaluations: Sequence[dict[str, Any]]) -> Figure:
     for index, evaluation in enumerate(evaluations):
         panels.setdefault(evaluation["conditions"]["environment"], []).append(index)
     # A run keeps its colour in all panels.
-    styles = {name: style for style, name in enumerate(dict.fromkeys(names))}
+    drawn = styles(names) if given is None else given
     columns = min(3, len(panels))
     height = math.ceil(len(panels) / columns)
-    width = 7.2 if columns == 1 else 5.4 * columns
-    figure = Figure(figsize=(width, 4.6 * height), layout="constrained")
+    figure = new_figure(4.4 * height, WIDTH * columns)
     grid = figure.subplots(height, columns, squeeze=False).flatten()
     for axes, (environment, members) in zip(grid, panels.items(), strict=False):
-        _panel(axes, environment, evaluations, members, names, styles)
+        _panel(axes, environment, evaluations, members, names, drawn)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     return figure
-
-
-def png(evaluations: Sequence[dict[str, Any]]) -> bytes:
-    """The same picture as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    draw_return_by_trial(evaluations).savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
 
 
 def _panel(
@@ -62,13 +60,13 @@ def _panel(
     evaluations: Sequence[dict[str, Any]],
     members: Sequence[int],
     names: Sequence[str],
-    styles: dict[str, int],
+    drawn: Mapping[str, Style],
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
     longest = max(evaluations[i]["counts"]["trials"] for i in members)
     for index in members:
-        _curve(axes, evaluations[index], names[index], styles[names[index]])
+        _curve(axes, evaluations[index], names[index], drawn[names[index]])
     _target(axes, [evaluations[i]["conditions"]["target_return"] for i in members])
     margin = max(0.02 * longest, 0.5 if longest < 3 else 0.1)
     # There is no trial 0, and no tick for it.
@@ -76,60 +74,40 @@ def _panel(
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     axes.set_xlabel("trial (episode within one context)")
     axes.set_ylabel("return (undiscounted sum of rewards)")
-    axes.grid(axis="y", color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, grid="y")
     single = len(members) == 1
     who = f"{evaluations[members[0]]['conditions']['agent']} on " if single else ""
     run = f"{names[members[0]]}: " if single else ""
     band = "band" if longest > 1 else "bar"
-    axes.set_title(
+    head(
+        axes,
         f"{who}{environment}: mean return by trial",
-        loc="left",
-        fontsize=11,
-        fontweight="bold",
-        pad=24,
-    )
-    # Under the title: what one needs to know to judge the band.
-    axes.text(
-        0.0,
-        1.02,
-        f"{run}{_sample(evaluations, members)}; {band}: 95 % bootstrap interval",
-        transform=axes.transAxes,
-        fontsize=9,
-        color="0.35",
-        va="bottom",
+        f"{run}{sample([evaluations[i] for i in members])}; {band}: 95 % bootstrap "
+        "interval of the mean",
     )
     if not single:
-        # Below the axes, where it can hide neither a curve nor the target.
-        axes.legend(
-            frameon=False,
-            fontsize=9,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.13),
-            ncols=min(2, len(members)),
-            handlelength=2.6,
-        )
+        legend(axes, len(members))
 
 
-def _curve(axes: Axes, evaluation: dict[str, Any], name: str, style: int) -> None:
+def _curve(axes: Axes, evaluation: dict[str, Any], name: str, style: Style) -> None:
     curve = evaluation["return_by_trial"]
     trials = range(1, len(curve) + 1)
     value, low, high = ([e[k] for e in curve] for k in ("value", "low", "high"))
-    colour = _COLOURS[style % len(_COLOURS)]
     line = {
-        "color": colour,
+        "color": style.colour,
         "linewidth": 1.8,
         "linestyle": "-" if evaluation["conditions"]["control"] == "none" else "--",
-        "marker": _MARKERS[style % len(_MARKERS)] if len(curve) <= 40 else None,
+        "marker": style.marker if len(curve) <= 40 else None,
         "markersize": 5,
     }
     axes.plot(trials, value, label=name, zorder=3, **line)
     if len(curve) > 1:
-        axes.fill_between(trials, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(
+            trials, low, high, color=style.colour, alpha=0.18, linewidth=0
+        )
     else:
         # A band over a single trial has no width.
-        axes.vlines(trials, low, high, color=colour, linewidth=1.8)
+        axes.vlines(trials, low, high, color=style.colour, linewidth=1.8)
 
 
 def _target(axes: Axes, targets: Sequence[float]) -> None:
@@ -145,17 +123,6 @@ def _target(axes: Axes, targets: Sequence[float]) -> None:
             xytext=(0, 3),
             textcoords="offset points",
             ha="right",
-            fontsize=8,
-            color="0.35",
+            fontsize=8.5,
+            color=GREY,
         )
-
-
-def _sample(evaluations: Sequence[dict[str, Any]], members: Sequence[int]) -> str:
-    """How many seeds, tasks and rollouts; a range where the curves differ."""
-    parts = []
-    for name, one in (("seeds", "seed"), ("tasks", "task"), ("rollouts", "rollout")):
-        found = sorted({evaluations[i]["counts"][name] for i in members})
-        low, high = found[0], found[-1]
-        text = f"{low}" if low == high else f"{low}-{high}"
-        parts.append(f"{text} {one if high == 1 else name}")
-    return ", ".join(parts)

@@ -47,6 +47,8 @@ class Conditions:
       temperature: of the sampled actions; 0 is greedy.
       control: `none`, or what was done to the context, such as `other-task`.
       configuration: digest of all that was trained but the seed.
+      demonstrations: `none`, or how many episodes each row read before its first
+        trial, and of which dataset.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Conditions:
     temperature: float
     control: str = "none"
     configuration: str = ""
+    demonstrations: str = "none"
 
 
 def summarise(

@@ -17,17 +17,30 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ring_rl.evaluate.page import html_page as html_page
+from ring_rl.evaluate.figures import png
 from ring_rl.evaluate.picture import draw_return_by_trial as draw_return_by_trial
-from ring_rl.evaluate.picture import png
 from ring_rl.evaluate.protocol import Conditions, check_rollouts, summarise
 from ring_rl.evaluate.tables import plain_table as plain_table
 from ring_rl.evaluate.tables import table as table
 from ring_rl.types import Rollouts
+
+
+class Evaluated(NamedTuple):
+    """One configuration's evaluation, all its seeds together.
+
+    Attributes:
+      evaluation: as from `protocol.summarise`.
+      rollouts: what it sums up, one for each of its seeds, without their times.
+      folders: where each seed's were found.
+    """
+
+    evaluation: dict[str, Any]
+    rollouts: tuple[Rollouts, ...]
+    folders: tuple[Path, ...]
 
 
 def write_evaluation(
@@ -69,12 +82,17 @@ def write_evaluation(
 
 def write_picture(path: Path, evaluations: Sequence[dict[str, Any]]) -> None:
     """Writes the return-by-trial curves of several evaluations as PNG."""
-    _replace(path, lambda file: file.write(png(evaluations)))
+    write_bytes(path, png(draw_return_by_trial(evaluations)))
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
-    _replace(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically."""
+    _replace(path, lambda file: file.write(content))
 
 
 def combine(runs: Sequence[Path]) -> list[dict[str, Any]]:
@@ -95,17 +113,26 @@ def combine(runs: Sequence[Path]) -> list[dict[str, Any]]:
       ValueError: a file is damaged, or one configuration has two different
         evaluations of the same seed.
     """
-    groups: dict[
-        tuple[Conditions, tuple[int, ...]], dict[int, tuple[Rollouts, Path]]
-    ] = {}
     for run in runs:
-        folders = sorted(path.parent for path in run.rglob("evaluation.json"))
-        if not folders:
+        if not any(run.rglob("evaluation.json")):
             raise FileNotFoundError(
                 f"{run}: expected an evaluation.json in this folder or below, found "
                 "none; `ring-rl evaluate` makes one"
             )
-        for folder in folders:
+    return [one.evaluation for one in read_evaluations(runs)]
+
+
+def read_evaluations(runs: Sequence[Path]) -> list[Evaluated]:
+    """What `combine` sums up, and the rollouts themselves; maybe none.
+
+    Raises:
+      ValueError: as `combine`.
+    """
+    groups: dict[
+        tuple[Conditions, tuple[int, ...]], dict[int, tuple[Rollouts, Path]]
+    ] = {}
+    for run in runs:
+        for folder in sorted(path.parent for path in run.rglob("evaluation.json")):
             conditions, seeds = _read(folder)
             for seed, rollouts in seeds.items():
                 key = (conditions, rollouts.returns.shape)
@@ -118,13 +145,20 @@ def combine(runs: Sequence[Path]) -> list[dict[str, Any]]:
                     )
                 members.setdefault(seed, (rollouts, folder))
     return [
-        summarise(
-            [members[seed][0] for seed in sorted(members)],
-            conditions,
-            seeds=sorted(members),
-        )
-        for (conditions, _), members in groups.items()
+        _together(conditions, members) for (conditions, _), members in groups.items()
     ]
+
+
+def _together(
+    conditions: Conditions, members: dict[int, tuple[Rollouts, Path]]
+) -> Evaluated:
+    seeds = sorted(members)
+    rollouts = tuple(members[seed][0] for seed in seeds)
+    return Evaluated(
+        summarise(rollouts, conditions, seeds=seeds),
+        rollouts,
+        tuple(members[seed][1] for seed in seeds),
+    )
 
 
 def _read(folder: Path) -> tuple[Conditions, dict[int, Rollouts]]:
@@ -170,5 +204,10 @@ def _replace(path: Path, write: Callable[[io.BufferedWriter], Any]) -> None:
         with temporary.open("wb") as file:
             write(file)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # A full disk does not say which file it could not take.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

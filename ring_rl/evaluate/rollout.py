@@ -5,10 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from ring_rl.agent import Agent
 from ring_rl.evaluate.acting import Actor
-from ring_rl.types import Rollouts, VectorEnvironment
+from ring_rl.types import Chain, Rollouts, VectorEnvironment
+
+Watch = Callable[
+    [Int[np.ndarray, " B"], Bool[np.ndarray, " B"], Bool[np.ndarray, " B"]], None
+]
 
 
 def rollout(
@@ -21,6 +26,8 @@ def rollout(
     temperature: float,
     seed: int,
     tasks: Sequence[Sequence[str]] | None = None,
+    demonstrations: Sequence[Chain] | None = None,
+    watch: Watch | None = None,
     progress: Callable[[int, str], None] | None = None,
 ) -> Rollouts:
     """Plays `trials` episodes in every row, one context a row.
@@ -38,7 +45,15 @@ def rollout(
       seed: of the sampling.
       tasks: `[rows][trials]` names of the tasks to play; None leaves the tasks to the
         environment, which then draws one at each row's first reset and keeps it.
+      demonstrations: one chain a row that it reads before its first trial; they count
+        as context, not as trials.
+      watch: called after every reset and every step, while the environment stands as
+        it was left: with the number of each row's trial, from 0, the rows that were
+        reset or stepped, and those of them whose trial ended with that step.
       progress: called with trials finished and a line of text.
+
+    Raises:
+      ValueError: from the environment, or where a context cannot hold what it is to.
     """
     rows = environment.rows
     actor = Actor(
@@ -50,6 +65,7 @@ def rollout(
         target_return=target_return,
         temperature=temperature,
         seed=seed,
+        demonstrations=demonstrations,
     )
     returns = np.zeros((rows, trials))
     lengths = np.zeros((rows, trials), np.int64)
@@ -58,10 +74,14 @@ def rollout(
     active = np.ones(rows, bool)
 
     def reset(mask):
-        if tasks is None:
-            return environment.reset(mask)
-        names = [tasks[row][min(int(trial[row]), trials - 1)] for row in range(rows)]
-        return environment.reset(mask, names)
+        names = None
+        if tasks is not None:
+            last = trials - 1
+            names = [tasks[row][min(int(trial[row]), last)] for row in range(rows)]
+        observations = environment.reset(mask, names)
+        if watch is not None:
+            watch(trial, mask, np.zeros(rows, bool))
+        return observations
 
     observations = reset(active)
     began, decoding, steps = time.perf_counter(), [], 0
@@ -77,6 +97,8 @@ def rollout(
         lengths[index, trial[index]] += 1
         terminated[index, trial[index]] = ends[index]
         steps += len(index)
+        if watch is not None:
+            watch(trial, active, ended)
         trial = trial + ended
         active = trial < trials
         if (ended & active).any():

@@ -34,6 +34,8 @@ def labels(evaluations: Sequence[dict[str, Any]]) -> list[str]:
         ("target_return", "target {:g}"),
         ("trials", "{} trials"),
         ("rollouts", "{} rollouts"),
+        ("demonstrations", "demonstrations: {}"),
+        ("configuration", "configuration {}"),
     ):
         # A run on several environments needs no further name: that is a column.
         places = [(f["environment"], n) for f, n in zip(facts, found, strict=True)]
@@ -124,6 +126,17 @@ def plain_table(evaluations: Sequence[dict[str, Any]]) -> str:
 def _cell(statistics: dict[str, Any], path: tuple[str, ...], separator: str) -> str:
     entry = pick(statistics, path)
     return f"{number(entry['value'])}{separator}{interval(entry)}"
+
+
+def sample(evaluations: Sequence[dict[str, Any]]) -> str:
+    """How many seeds, tasks and rollouts; a range where evaluations differ."""
+    parts = []
+    for name, one in (("seeds", "seed"), ("tasks", "task"), ("rollouts", "rollout")):
+        found = sorted({evaluation["counts"][name] for evaluation in evaluations})
+        low, high = found[0], found[-1]
+        text = f"{low}" if low == high else f"{low}-{high}"
+        parts.append(f"{text} {one if high == 1 else name}")
+    return ", ".join(parts)
 
 
 def _sample(evaluation: dict[str, Any]) -> str:

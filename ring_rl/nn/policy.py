@@ -53,9 +53,9 @@ class TrajectoryTransformer(nnx.Module):
             indices = _indices(tokens.positions, tokens.segments)
         mask = Mask.self_attention(tokens.positions, tokens.segments, tokens=indices)
         key = None if indices is None else key
-        return self.trunk(self._embedded(tokens), mask, key)
+        return self.trunk(self.embedded(tokens), mask, key)
 
-    def _embedded(self, tokens: Tokens) -> Float[Array, "B T D"]:
+    def embedded(self, tokens: Tokens) -> Float[Array, "B T D"]:
         """Embeddings of whole sequences, where the tokens are."""
 
         def one_chunk(parameters, *tokens):
@@ -121,7 +121,7 @@ class TrajectoryTransformer(nnx.Module):
         """
         self.check_rows(tokens.segments.shape[0])
         x, cache = self.trunk.prefill(
-            self._embedded(tokens), tokens.positions, tokens.segments, cache
+            self.embedded(tokens), tokens.positions, tokens.segments, cache
         )
         return self.logits(x), cache
 

@@ -122,7 +122,12 @@ class Block(nnx.Module):
             ]
         )
 
-    def _project(self, x, positions):
+    def project(
+        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"]
+    ) -> tuple[
+        Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]
+    ]:
+        """Queries, keys and values of attention, the first two turned by position."""
         x = self.attention_norm(x)
         N, K = self.heads
 
@@ -162,7 +167,7 @@ class Block(nnx.Module):
 
         With a key, weights of attention are dropped; `mask` must then have tokens.
         """
-        q, k, v = self._project(x, mask.q_positions)
+        q, k, v = self.project(x, mask.q_positions)
         return self._finish(x, self._attend(q, k, v, mask, key))
 
     def prefill(
@@ -174,7 +179,7 @@ class Block(nnx.Module):
         taken: Int[Array, "B T"],
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """The same, and the keys and values are in the cache afterwards."""
-        q, k, v = self._project(x, mask.q_positions)
+        q, k, v = self.project(x, mask.q_positions)
         cache = write(cache, layer, k, v, taken, rules=self.rules)
         return self._finish(x, self._attend(q, k, v, mask)), cache
 
@@ -188,7 +193,7 @@ class Block(nnx.Module):
         taken: Int[Array, "B RT"],
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """A few new tokens: writes their keys and values, then attends to all."""
-        q, k, v = self._project(x, positions)
+        q, k, v = self.project(x, positions)
         attended, cache = write_and_attend(
             cache, layer, q, k, v, positions, segments, taken, rules=self.rules
         )

@@ -3,6 +3,7 @@
 import pytest
 
 from ring_rl.bench.records import KEYS
+from ring_rl.cli import main
 
 SIZES = "--heads 2 --head-dim 8"
 STEP = f"step {SIZES} --layers 1 --trajectories 2 --steps 5 --devices 4"
@@ -78,3 +79,29 @@ def test_a_step_can_be_compiled_and_not_run(bench):
     assert record["layout"] == "zigzag"
     assert record["wall_seconds"] is None and "loss" not in record
     assert record["attention_flops"] == 14 * chain * (chain + 1) // 2 * 2 * 8
+
+
+def test_a_rollout_stands_beside_its_parts(bench):
+    records = bench(
+        "rollout --environments 2 --trials 2 --steps 30 --tokens 32 --rows 2 "
+        "--layers 1 --heads 2 --head-dim 4 --runs 1"
+    )
+    found = {record["implementation"]: record for record in records}
+    assert list(found) == [
+        *("dark-room", "dm_control", "adapter", "vector", "again", "decode")
+    ]
+    for record in records:
+        assert set(KEYS) <= set(record) and record["wall_seconds"] > 0
+    room = found["dark-room"]
+    # 2 environments x 2 trials x 20 steps.
+    assert (room["steps"], room["tokens"]) == (80, 40)
+    assert room["steps_per_second"] == pytest.approx(80 / room["wall_seconds"])
+    assert found["adapter"]["speed_ratio"] > 0 < found["vector"]["speed_ratio"]
+    assert 0 < found["decode"]["cpu_ratio"] and found["decode"]["tokens"] == 32
+
+
+def test_a_task_that_is_none_of_the_suite_is_refused(capsys):
+    assert main(["bench", "rollout", "--task", "walker-fly"]) == 2
+    error = capsys.readouterr().err
+    assert "task must be one of the DeepMind Control Suite" in error
+    assert "found 'walker-fly'" in error

@@ -190,6 +190,25 @@ def test_quantiles_take_one_episode_of_each_part_of_the_returns():
     assert seen == set(range(6))
 
 
+@pytest.mark.parametrize("choose", ["uniform", "quantiles"])
+def test_a_shuffled_chain_is_not_sorted_but_told_the_same(choose):
+    store = make_store([[value] for value in (5, 1, 9, 7, 3, 8)])
+    config = ChainConfig(trajectories=4, choose=choose, order="shuffled")
+    groups = group_episodes(store, config)
+    orders = set()
+    for seed in range(80):
+        members = draw_members(groups, config, np.random.default_rng(seed))
+        lengths = store.lengths[members]
+        told = in_hindsight(store, members, 0 * lengths, lengths, config)
+        returns = store.returns[members]
+        np.testing.assert_array_equal(told.offset, store.offsets[members])
+        assert (told.told == returns.max()).all()
+        np.testing.assert_array_equal(told.reached, returns == returns.max())
+        if len(members) == 3:
+            orders.add(tuple(np.argsort(returns).tolist()))
+    assert len(orders) == 6
+
+
 def test_a_history_is_a_stretch_of_the_collection_in_its_order():
     store = make_store([[5], [1], [9], [7], [3], [8]])
     # Collected in another order than they are stored in.

@@ -232,7 +232,9 @@ def test_nothing_is_overwritten_unasked(d4rl_file, tmp_path):
         export_dataset(tmp_path / "dataset", "npz", out)
     with pytest.raises(ValueError, match="expected no file yet, found a folder"):
         export_dataset(tmp_path / "dataset", "npz", tmp_path, overwrite=True)
-    with pytest.raises(ValueError, match="expected one of d4rl, npz, found 'csv'"):
+    with pytest.raises(
+        ValueError, match="expected one of d4rl, npz, exorl, found 'csv'"
+    ):
         export_dataset(tmp_path / "dataset", "csv", out)
     assert out.read_text() == "precious"
     export_dataset(tmp_path / "dataset", "npz", out, overwrite=True)

@@ -144,3 +144,17 @@ def test_it_draws_itself_as_text():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert gymnasium.make("ring_rl/DarkRoom-v0", render_mode="ansi").spec
+
+
+def test_it_draws_itself_as_a_picture():
+    room = DarkRoomEnv(size=3, task="0,2", render_mode="rgb_array")
+    room.reset(seed=0)
+    picture = room.render()
+    assert picture.shape == (72, 72, 3) and picture.dtype == np.uint8
+    middles = picture[12::24, 12::24].astype(int)
+    floor = middles[2, 2]
+    odd = np.argwhere((middles != floor).any(axis=-1)).tolist()
+    # The goal above on the left, the agent in the centre.
+    assert odd == [[0, 0], [1, 1]]
+    room.step(UP)
+    assert (room.render() != picture).any()

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -5,7 +9,6 @@ import pytest
 from ring_rl.envs import make_vector
 from ring_rl.envs.exorl import exorl_tasks
 from ring_rl.envs.from_dm_control import DmControlEnv, suite_tasks
-from ring_rl.types import Continuous
 
 
 def test_the_suite_is_all_there():
@@ -84,17 +87,40 @@ def test_an_unknown_task_is_refused():
         DmControlEnv("exorl", "walker_fly")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [f"exorl/{task}" for task in exorl_tasks()])
-def test_every_task_of_exorl_runs(name):
-    rows = make_vector(name, 1, seed=0)
-    rows.reset(np.ones(1, bool))
-    random = np.random.default_rng(0)
-    assert isinstance(rows.spaces.action, Continuous)
-    low, high = rows.spaces.action.low, rows.spaces.action.high
-    for _ in range(20):
-        action = random.uniform(low, high).astype(np.float32)[None]
-        observations, rewards, terminated, truncated = rows.step(action)
-        assert np.isfinite(observations).all() and 0 <= rewards[0] <= 1
-        assert not terminated[0] and not truncated[0]
-    rows.close()
+DRAWING = """
+import sys
+import gymnasium
+import numpy as np
+import ring_rl.envs
+
+name = sys.argv[1]
+drawn = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
+plain = gymnasium.make(name, disable_env_checker=True)
+drawn.reset(seed=0), plain.reset(seed=0)
+action = np.full(plain.action_space.shape, 0.5, np.float32)
+for _ in range(5):
+    try:
+        picture = drawn.render()
+    except Exception as error:
+        sys.exit(f"no renderer: {error}")
+    one, other = drawn.step(action), plain.step(action)
+    # Drawing changes nothing.
+    np.testing.assert_array_equal(one[0], other[0])
+assert picture.shape == (240, 320, 3) and picture.dtype == np.uint8
+assert picture.std() > 5, "a picture of something"
+assert plain.unwrapped.render() is None
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL is Linux's")
+def test_it_draws_itself_where_there_is_a_renderer():
+    # In a process of its own: MuJoCo chooses its renderer when it is imported.
+    done = subprocess.run(
+        [sys.executable, "-c", DRAWING, "dmc/walker-walk"],
+        env={**os.environ, "MUJOCO_GL": "egl"},
+        capture_output=True,
+        text=True,
+    )
+    if "no renderer" in done.stderr or "EGL" in done.stderr:
+        pytest.skip(f"no renderer on this machine: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr

@@ -33,6 +33,8 @@ class Odd(gymnasium.Env):
     def observe(self):
         if isinstance(self.observation_space, spaces.Discrete):
             return np.int64(3)
+        if isinstance(self.observation_space, spaces.Dict):
+            return {"z": np.array([7.0]), "a": {"one": np.int64(1)}, "m": np.eye(2)}
         return np.arange(6.0).reshape(2, 3)
 
 
@@ -73,6 +75,18 @@ def test_boxes_are_flattened(odd):
     np.testing.assert_array_equal(bare(environment, 1).given, [[5, 6], [7, 8]])
 
 
+def test_a_dict_is_its_entries_in_the_order_of_their_names(odd):
+    box = spaces.Box(-9, 9, (2, 2), np.float64)
+    entries = {
+        "z": spaces.Box(-9, 9, (1,)),
+        "a": spaces.Dict(one=spaces.Discrete(3)),
+        "m": box,
+    }
+    environment = make_vector(odd, 2, seed=0, observation_space=spaces.Dict(entries))
+    assert environment.spaces.observation == 8
+    np.testing.assert_array_equal(environment.reset(ALL)[1], [0, 1, 0, 1, 0, 0, 1, 7])
+
+
 @pytest.mark.parametrize("poison", ["observation", "reward"])
 def test_a_number_that_is_not_finite_names_environment_and_row(odd, poison):
     box = spaces.Box(-9, 9, (2, 3), np.float64)
@@ -86,7 +100,7 @@ def test_a_number_that_is_not_finite_names_environment_and_row(odd, poison):
 @pytest.mark.parametrize(
     "options",
     [
-        {"observation_space": spaces.Dict(x=spaces.Discrete(2))},
+        {"observation_space": spaces.Dict(x=spaces.MultiBinary(2))},
         {"observation_space": spaces.MultiDiscrete([2, 2])},
         {"action_space": spaces.MultiBinary(2)},
         {"action_space": spaces.Box(-np.inf, np.inf, (2,))},

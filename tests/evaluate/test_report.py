@@ -1,6 +1,4 @@
-import base64
 import dataclasses
-import html.parser
 import io
 import json
 import re
@@ -13,7 +11,6 @@ from ring_rl.evaluate.protocol import Conditions, summarise, timing
 from ring_rl.evaluate.report import (
     combine,
     draw_return_by_trial,
-    html_page,
     plain_table,
     table,
     write_evaluation,
@@ -187,42 +184,3 @@ def test_tables_have_all_statistics(tmp_path):
         assert f"[{entry['low']:.2f}, {entry['high']:.2f}]" in text
     # A line for each evaluation, and a second one for Hopper's D4RL score.
     assert len(texts[1].splitlines()) == 1 + 3 + 1
-
-
-class Page(html.parser.HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.open, self.images = [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "br", "img"):
-            self.open.append(tag)
-        for name, value in attrs:
-            if name in ("src", "href"):
-                self.images.append(value)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def test_a_page_stands_alone_and_is_well_formed(tmp_path):
-    evaluations(tmp_path)
-    text = html_page(combine([tmp_path]))
-    page = Page()
-    page.feed(text)
-    assert page.open == []
-    assert len(page.images) == 2  # one an environment
-    for image in page.images:
-        kind, content = image.split(",")
-        assert kind == "data:image/png;base64"
-        assert base64.b64decode(content).startswith(b"\x89PNG")
-    assert "http" not in text
-    assert "&lt;hopper&gt; &amp; co" in text
-    for word in (
-        "max of n",
-        "D4RL score",
-        "other-task",
-        "90th percentile",
-        "bootstrap",
-    ):
-        assert word in text

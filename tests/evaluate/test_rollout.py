@@ -12,7 +12,7 @@ from ring_rl.envs import make_vector
 from ring_rl.evaluate.rollout import rollout
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.nn.trunk import TrunkConfig
-from ring_rl.types import Continuous, Scaling, Spaces
+from ring_rl.types import Chain, Continuous, Scaling, Spaces
 
 LENGTHS = np.array([[2, 3], [1, 4], [5, 3], [2, 1]])
 ROWS, TRIALS = LENGTHS.shape
@@ -85,10 +85,16 @@ class Clerk:
     def loss(self, model, batch, key):
         raise NotImplementedError
 
+    room = (TRIALS, Scripted.max_episode_steps)
+
     def start(self, model, target_return, *, trials, steps):
-        assert (trials, steps) == (TRIALS, Scripted.max_episode_steps)
+        assert (trials, steps) == self.room
         np.testing.assert_array_equal(target_return, np.full(ROWS, 7.0))
         return Memory(jnp.zeros((ROWS, 4)), *(jnp.zeros(ROWS) for _ in range(3)))
+
+    def prefill(self, model, state, chains):
+        read = jnp.array([float(len(chain.rewards)) for chain in chains])
+        return state._replace(steps=read)
 
     def make_room(self, model, state, *, steps):
         return state
@@ -109,8 +115,8 @@ class Clerk:
         )
 
 
-def play(environment, **options):
-    agent = Clerk()
+def play(environment, agent=None, **options):
+    agent = agent or Clerk()
     model = agent.build(environment.spaces, None, None, seed=0)
     return rollout(
         agent,
@@ -174,6 +180,60 @@ def test_progress_counts_finished_trials():
     seen = []
     play(Scripted(), progress=lambda done, text: seen.append(done))
     assert seen == sorted(seen) and seen[-1] == ROWS * TRIALS
+
+
+def chain(*lengths):
+    """Episodes of these lengths, one after another."""
+    steps = sum(lengths)
+    zeros = np.zeros(steps, np.float32)
+    timesteps = [np.arange(length, dtype=np.int32) for length in lengths]
+    return Chain(
+        observations=np.zeros((steps, 2), np.float32),
+        actions=np.zeros((steps, 4), np.float32),
+        rewards=zeros,
+        target_returns=zeros,
+        completions=zeros,
+        timesteps=np.concatenate([np.zeros(0, np.int32), *timesteps]),
+        weights=zeros,
+    )
+
+
+def test_demonstrations_are_read_first_and_are_no_trials():
+    read = [chain(2, 7), chain(1, 1, 1), chain(), chain(4)]
+    asked = []
+
+    class Reader(Clerk):
+        # Three more episodes, one of them longer than the environment's.
+        room = (TRIALS + 3, 7)
+
+        def make_room(self, model, state, *, steps):
+            asked.append(steps)
+            return state
+
+    environment = Scripted()
+    result = play(environment, Reader(), demonstrations=read)
+    np.testing.assert_array_equal(result.lengths, LENGTHS)
+    np.testing.assert_array_equal(environment.actions[0][:, 1], [9, 3, 0, 4])
+    # Room for the longest of them and what comes after.
+    assert asked == [9 + turn for turn in range(1, len(environment.actions) + 1)]
+
+
+def test_every_reset_and_step_is_watched():
+    environment, seen = Scripted(), []
+    trials = np.zeros((ROWS, TRIALS), int)
+    ends = np.zeros((ROWS, TRIALS), int)
+
+    def watch(trial, rows, ended):
+        seen.append(rows.sum())
+        index = np.flatnonzero(rows)
+        np.testing.assert_array_equal(trial[index], environment.trial[index])
+        trials[index, trial[index]] += 1
+        ends[index, trial[index]] += ended[index]
+
+    play(environment, watch=watch)
+    # Each episode's start and every step of it.
+    np.testing.assert_array_equal(trials, LENGTHS + 1)
+    np.testing.assert_array_equal(ends, 1)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Episodes into record files, by one process or several: the files are the same."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -102,6 +103,15 @@ def _placed(episodes: Iterable[Episode]) -> Iterator[tuple[int, int, Episode]]:
         yield shard, index, episode
 
 
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """What the writer raises where there is no room is a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{path}: expected room to write to, found {error}") from error
+
+
 def _write_shard(
     path: Path, episodes: Iterable[Episode], spaces: Spaces, index: int, like: Episode
 ) -> Written:
@@ -116,10 +126,12 @@ def _write_shard(
         for number, episode in enumerate(episodes, start=index):
             check_episode(episode, spaces, number, like=like)
             record = encode_episode(episode)
-            writer.write(record)
+            with _one_line(path):
+                writer.write(record)
             size += len(record)
             lengths.append(len(episode.rewards))
             returns.append(float(episode.rewards.sum(dtype=np.float64)))
     finally:
-        writer.close()
+        with _one_line(path):
+            writer.close()
     return Written(path, size, lengths, returns)

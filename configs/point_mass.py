@@ -1,0 +1,73 @@
+"""A point mass and a hidden goal: does more context act better?
+
+    ring-rl train point-mass --seeds 0,1,2            # up to 16 trajectories
+    ring-rl train point-mass-4 --seeds 0,1,2          # up to 4, cleared every 4 trials
+    ring-rl train point-mass-dt --seeds 0,1,2         # Decision Transformer
+    ring-rl evaluate runs/point-mass --control other-task
+    ring-rl train point-mass-maze                     # ExoRL's walls in the way
+
+The goal is anywhere in the arena, and the observation is where the mass is and how fast
+it goes: only rewards tell. 512 goals to train on and 16 held out, ExoRL's four corners
+among them; episodes of 20 steps of 0.4 seconds. A goal's data is half of episodes that
+were meant for it, half of others relabelled.
+"""
+
+import dataclasses
+
+from ring_rl.agents import AgenticTransformer, DecisionTransformer
+from ring_rl.configs.run import Collected, EvaluationConfig, PointMass, RunConfig
+from ring_rl.data.chains import ChainConfig
+from ring_rl.data.loader import LoaderConfig
+from ring_rl.nn.trunk import TrunkConfig
+from ring_rl.train.loop import LoopConfig
+from ring_rl.train.optimiser import OptimiserConfig
+
+_TRUNK = TrunkConfig(layers=3, width=64, heads=4)
+_BINS = 11
+
+AGENTIC = RunConfig(
+    name="point-mass",
+    agent=AgenticTransformer(
+        trunk=_TRUNK, chains=ChainConfig(trajectories=16), bins=_BINS
+    ),
+    data=Collected(episodes=16, mistaken=0.25, relabelled=16, normalise=True),
+    environment=PointMass(),
+    loader=LoaderConfig(rows=8, row_steps=320),
+    optimiser=OptimiserConfig(learning_rate=2e-3, warmup=100, clip=1.0),
+    loop=LoopConfig(steps=1600, log_every=20, checkpoint_every=200),
+    evaluation=EvaluationConfig(trials=16, rollouts=8),
+)
+
+FEWER = dataclasses.replace(
+    AGENTIC,
+    name="point-mass-4",
+    agent=AgenticTransformer(
+        trunk=_TRUNK,
+        chains=ChainConfig(trajectories=4),
+        bins=_BINS,
+        trials_in_context=4,
+    ),
+)
+
+DECISION = dataclasses.replace(
+    AGENTIC,
+    name="point-mass-dt",
+    agent=DecisionTransformer(trunk=_TRUNK, bins=_BINS),
+)
+
+MAZE = dataclasses.replace(
+    AGENTIC,
+    name="point-mass-maze",
+    environment=PointMass(walls=True, max_steps=40),
+    loader=LoaderConfig(rows=8, row_steps=640),
+)
+
+PRESETS = {
+    "point-mass": (AGENTIC, "Agentic Transformer, hidden goal, 16 trials in a context"),
+    "point-mass-4": (
+        FEWER,
+        "the same with up to 4, cleared every 4 trials",
+    ),
+    "point-mass-dt": (DECISION, "Decision Transformer on the same data and protocol"),
+    "point-mass-maze": (MAZE, "the first with ExoRL's walls in the way, 40 steps"),
+}

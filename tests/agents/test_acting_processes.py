@@ -1,0 +1,53 @@
+"""Acting with a cache that two processes share, against one process and one device."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(__file__).with_name("acting_process.py")
+
+
+def start(processes: int, devices: int) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    words = f"--processes {processes} --devices {devices} --address {address}"
+    return [
+        subprocess.Popen(
+            [sys.executable, PROGRAM, *words.split(), "--process", str(process)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(processes)
+    ]
+
+
+def logits(started: list[subprocess.Popen]) -> list[np.ndarray]:
+    """What each of the processes printed, `[steps rows outputs]`."""
+    try:
+        ended = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, (_, error) in zip(started, ended, strict=True):
+        assert process.returncode == 0, error
+    # Gloo says who it is connected to on the same stream, before.
+    return [np.array(json.loads(out.splitlines()[-1])) for out, _ in ended]
+
+
+@pytest.mark.slow
+def test_two_processes_act_as_one():
+    alone, shared = start(1, 1), start(2, 2)
+    (one,) = logits(alone)
+    for each in logits(shared):
+        assert each.shape == one.shape == (12, 2, 4)
+        # f32 sums in another order; logits are of size 1.
+        np.testing.assert_allclose(each, one, rtol=0, atol=1e-5)
+    # Steps differ, so that an answer that never changes is none.
+    assert np.abs(np.diff(one, axis=0)).max(axis=(1, 2)).min() > 1e-3
