@@ -20,9 +20,9 @@ from ring_rl.collect import (
     read_actor,
 )
 from ring_rl.collect.collectors import PART_STEPS
-from ring_rl.configs.run import DarkRoom
+from ring_rl.configs.run import DarkRoom, Gymnasium
 from ring_rl.configs.run_collector import run_collector
-from ring_rl.envs import families, make_vector, split_hidden_tasks
+from ring_rl.envs import make_vector
 from ring_rl.types import Spaces, VectorEnvironment
 
 POLICIES = ("random", "noise-ladder", "rnd")
@@ -208,11 +208,8 @@ def training_tasks(env_id: str) -> tuple[str, ...]:
 
     With the default options and split.
     """
-    if env_id == DarkRoom.id:
-        return DarkRoom().training_tasks
-    if any(family.name == env_id and family.tasks for family in families()):
-        return split_hidden_tasks(env_id).training
-    return ("",)
+    kind = DarkRoom() if env_id == DarkRoom.id else Gymnasium(env_id)
+    return kind.training_tasks
 
 
 def _kind(policy: str) -> str:

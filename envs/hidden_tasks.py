@@ -12,6 +12,7 @@ ones that its context holds.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import gymnasium
@@ -47,10 +48,15 @@ class TaskSplit:
     held_out: bool
 
 
+@functools.cache
 def split_hidden_tasks(
-    env_id: str, *, goals: int = 64, held_out: int = 4, seed: int = 0
+    env_id: str, *, goals: int = 512, held_out: int = 16, seed: int = 0
 ) -> TaskSplit:
     """The tasks of a family.
+
+    The split is one draw: with other numbers or another seed the goals are others, and
+    goals that were held out before may be among them. Keep to one split in collecting,
+    training and evaluating. By chance a training goal may be drawn twice.
 
     Args:
       env_id: one of the names above.
@@ -167,19 +173,18 @@ class HiddenTaskEnv(gymnasium.Env[Float[np.ndarray, " O"], Float[np.ndarray, " A
           ValueError: there is no such family, task or option.
         """
         walls = options.get("walls", True)
-        family = next(
-            (
-                name
-                for name, kind in _FAMILIES.items()
-                if kind["domain"] == domain and kind.get("walls", True) == walls
-            ),
-            None,
-        )
-        if family is None:
+        families = {
+            kind.get("walls", True): name
+            for name, kind in _FAMILIES.items()
+            if kind["domain"] == domain
+        }
+        if not families:
             domains = dict.fromkeys(kind["domain"] for kind in _FAMILIES.values())
             raise ValueError(
                 f"domain: expected one of {', '.join(domains)}, found {domain!r}"
             )
+        # Of a domain that has no walls, the body refuses the option.
+        family = families.get(walls, families[True])
         self._domain, self._walls, self._options = domain, walls, options
         self.render_mode = render_mode
         self._training = split_hidden_tasks(family).training

@@ -21,6 +21,7 @@ def ring_attention(
     mesh: Mesh,
     axis_name: str = "sequence",
     batch_axes: tuple[str, ...] = (),
+    implementation: str = "ring",
     dropout_rate: float = 0.0,
     dropout_key: Any = None,
     **options: Any,
@@ -30,9 +31,12 @@ def ring_attention(
     The sequence axes T and S are sharded over `axis_name` and the batch over
     `batch_axes`; lengths that the devices do not divide are padded, on their end.
     `options` are those of `attention`: `scale`, `block_q`, `block_k`, `hops`, `kernel`.
+    Another `implementation` of `attention` does the same where the sequence is on one
+    device.
 
     Raises:
-      ValueError: `axis_name` or one of `batch_axes` is not an axis of the mesh, or an
+      ValueError: `axis_name` or one of `batch_axes` is not an axis of the mesh, an
+        implementation other than `ring` is to work over several devices, or an
         argument that `attention` refuses.
     """
     for name, axes in (("axis_name", (axis_name,)), ("batch_axes", batch_axes)):
@@ -42,6 +46,12 @@ def ring_attention(
                 f"{mesh.axis_names}, found {missing[0]!r}"
             )
     size, T = mesh.shape[axis_name], q.shape[1]
+    if implementation != "ring" and size > 1:
+        raise ValueError(
+            "ring_attention: implementation must be ring where the sequence is on "
+            f"several devices, found {implementation!r} and {size} devices"
+        )
+    along = {"axis_name": axis_name} if implementation == "ring" else {}
     q, k, v = (_pad_to_multiple(x, size) for x in (q, k, v))
     # Its arrays may be NumPy's.
     mask = _pad_mask(jax.tree.map(jnp.asarray, mask), size)
@@ -54,8 +64,8 @@ def ring_attention(
 
     def attend(q, k, v, mask, keys):
         return attention(
-            q, k, v, mask, implementation="ring", axis_name=axis_name,
-            dropout_rate=dropout_rate, dropout_key=keys, **options,
+            q, k, v, mask, implementation=implementation, dropout_rate=dropout_rate,
+            dropout_key=keys, **along, **options,
         )  # fmt: skip
 
     sharded = jax.shard_map(

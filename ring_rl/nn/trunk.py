@@ -34,6 +34,8 @@ class TrunkConfig:
       kv_heads: K, key and value heads, a divisor of N; 0 means N.
       feed_forward: F, hidden width of the feed-forward; 0 means 4 D.
       chunk: tokens of one chunk of the feed-forward and of the loss, on one device.
+      attention: which implementation trains: `ring`, over any number of devices, or,
+        to compare, `reference`, `memory_efficient` or `blockwise` on one.
       block: tile length of attention; 0 chooses by device kind.
       dtype: of the computation, `float32`, `bfloat16` or (in x64) `float64`;
         parameters are float32.
@@ -50,6 +52,7 @@ class TrunkConfig:
     kv_heads: int = 0
     feed_forward: int = 0
     chunk: int = 4096
+    attention: Literal["ring", "reference", "memory_efficient", "blockwise"] = "ring"
     block: int = 0
     dtype: str = "float32"
     remat: Literal["none", "block", "all"] = "block"
@@ -76,6 +79,12 @@ class TrunkConfig:
             raise ValueError(
                 "trunk: dtype must be float32, bfloat16 or float64, found "
                 f"{self.dtype!r}"
+            )
+        known = ("ring", "reference", "memory_efficient", "blockwise")
+        if self.attention not in known:
+            raise ValueError(
+                f"trunk: attention must be one of {', '.join(known)}, found "
+                f"{self.attention!r}"
             )
         if self.remat not in ("none", "block", "all"):
             raise ValueError(
@@ -142,7 +151,8 @@ class Block(nnx.Module):
         block = self.config.block or None
         return ring_attention(
             q, k, v, mask, mesh=self.rules.mesh, axis_name=SEQUENCE,
-            batch_axes=(DATA,), block_q=block, block_k=block, dropout_key=key,
+            batch_axes=(DATA,), implementation=self.config.attention,
+            block_q=block, block_k=block, dropout_key=key,
             dropout_rate=0.0 if key is None else self.config.dropout,
         )  # fmt: skip
 

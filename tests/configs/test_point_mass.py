@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from ring_rl.configs import presets
+from ring_rl.configs.collecting import training_tasks
 from ring_rl.configs.datasets import open_datasets
-from ring_rl.configs.run import Collected, DarkRoom, PointMass
+from ring_rl.configs.run import Collected, DarkRoom, Gymnasium, PointMass
+from ring_rl.envs import make_vector
 from ring_rl.envs.hidden_tasks import HiddenTaskEnv
 
 
@@ -61,6 +63,19 @@ def test_held_out_goals_are_not_trained_on():
     assert len(training) == 512 and len(held) == 16
     assert not set(training) & set(held)
     assert {"-0.15,0.15", "0.15,0.15", "-0.15,-0.15", "0.15,-0.15"} < set(held)
+
+
+@pytest.mark.parametrize("walls", [False, True])
+def test_every_way_to_data_leaves_out_the_same_goals(walls):
+    environment = PointMass(walls=walls)
+    held = set(environment.evaluation_tasks)
+    assert training_tasks(environment.id) == environment.training_tasks
+    assert set(Gymnasium(environment.id).evaluation_tasks) == held
+    # Without a task an environment draws one to train on.
+    rows = make_vector(environment.id, 1, seed=0)
+    for _ in range(20):
+        rows.reset(np.ones(1, bool), [""])
+        assert rows.tasks[0] in environment.training_tasks
 
 
 def test_what_cannot_be_is_refused(tmp_path):

@@ -70,7 +70,7 @@ def test_rewards_are_those_of_exorl():
 def test_goals_are_free_apart_and_the_same_for_a_seed(name):
     split = split_hidden_tasks(name, goals=200, held_out=12)
     assert split == split_hidden_tasks(name, goals=200, held_out=12)
-    other = split_hidden_tasks(name, goals=200, seed=1)
+    other = split_hidden_tasks(name, goals=200, held_out=4, seed=1)
     assert split.held_out and split.training != other.training
     # ExoRL's four are always held out.
     assert other.evaluation == split.evaluation[:4] and len(split.evaluation) == 12
@@ -139,6 +139,7 @@ def test_rewards_of_another_task_are_those_it_would_have_given(name, task, optio
         ("ring_rl/PointMass-v0", {"goal_radius": 0.0}, "goal_radius: expected a numb"),
         ("ring_rl/PointMass-v0", {"step_seconds": -1.0}, "step_seconds: expected a nu"),
         ("ring_rl/Walker-v0", {"goal_radius": 0.1}, "expected none for walker"),
+        ("ring_rl/Walker-v0", {"walls": False}, "walls, goal_radius: expected none"),
         ("exorl/cartpole_swingup", {"step_seconds": 0.1}, "none for cartpole"),
         ("dmc/cartpole-swingup", {"step_seconds": 0.1}, "expected none for cartpole"),
     ],
@@ -175,7 +176,7 @@ def test_a_wrong_task_is_refused(name, task, message):
 def test_a_wrong_family_is_refused():
     with pytest.raises(ValueError, match="expected one of ring_rl/PointMassMaze-v0"):
         split_hidden_tasks("ring_rl/DarkRoom-v0")
-    with pytest.raises(ValueError, match="at least 1 and 4, found 0 and 4"):
+    with pytest.raises(ValueError, match="at least 1 and 4, found 0 and 16"):
         split_hidden_tasks("ring_rl/PointMassMaze-v0", goals=0)
     with pytest.raises(ValueError, match="so few that goals can be"):
         split_hidden_tasks("ring_rl/PointMass-v0", held_out=1000)

@@ -145,6 +145,31 @@ def test_what_is_computed_again_is_the_same():
         )
 
 
+def test_another_implementation_of_attention_trains_the_same():
+    batch = make_batch(TOKENS)
+
+    def run(attention):
+        model = make_model(1, layers=1, attention=attention, dropout=0.1)
+        loss, parameters = loss_of(model)
+        key = jax.random.key(0)
+        return jax.jit(jax.value_and_grad(loss))(parameters, batch, key)
+
+    value, gradients = run("ring")
+    for attention in ("reference", "memory_efficient", "blockwise"):
+        again, gradients_again = run(attention)
+        np.testing.assert_allclose(again, value, rtol=1e-6)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            gradients_again,
+            gradients,
+        )
+
+
+def test_another_implementation_of_attention_is_of_one_device():
+    with pytest.raises(ValueError, match="must be ring where the sequence is on sever"):
+        compiled_step(2, attention="reference")
+
+
 def test_dropout_is_the_same_on_any_devices_in_any_layout():
     def run(devices, layout, *keys):
         loss, parameters = loss_of(make_model(devices, dropout=0.2))
