@@ -38,17 +38,22 @@ def as_told(chain: Chain, told: float) -> Chain:
     return chain._replace(target_returns=targets, completions=completions)
 
 
-def in_context(
-    chain: Chain, config: TokenConfig, trials_in_context: int
-) -> tuple[Chain, int]:
-    """What is still in the context after a chain's trials, and how many trials it is.
+def trials_left(trials: int, config: TokenConfig, trials_in_context: int) -> int:
+    """How many of so many whole trials, read or acted, are still in the context.
 
     A context is cleared after each step, or after so many trials (0: never).
     """
-    starts = np.flatnonzero(chain.timesteps == 0)
-    trials = len(starts) % trials_in_context if trials_in_context else len(starts)
     if config.memory == "step":
-        trials = 0
+        return 0
+    return trials % trials_in_context if trials_in_context else trials
+
+
+def in_context(
+    chain: Chain, config: TokenConfig, trials_in_context: int
+) -> tuple[Chain, int]:
+    """What is in the context after a chain's trials, and how many trials it is."""
+    starts = np.flatnonzero(chain.timesteps == 0)
+    trials = trials_left(len(starts), config, trials_in_context)
     first = starts[len(starts) - trials] if trials else len(chain.rewards)
     return Chain(*(field[first:] for field in chain)), trials
 

@@ -1,14 +1,14 @@
 """What an evaluation does otherwise than the run that it is of."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Literal
 
 from ring_rl.configs.controls import Control
 from ring_rl.configs.datasets import Derived, derive, open_datasets
-from ring_rl.configs.demonstrations import Demonstrations
+from ring_rl.configs.demonstrations import Demonstrations, usual_count
 from ring_rl.configs.run import Gymnasium, RunConfig
+from ring_rl.configs.targets import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,30 +42,46 @@ class Asked:
     video: bool = False
 
     def __post_init__(self):
-        """Checks what has to do with each other."""
+        """Checks what has to do with each other, and what is text.
+
+        Raises:
+          ValueError: as `Control.parse` and `Target.parse`.
+        """
+        Control.parse(self.control)
+        if self.target is not None:
+            Target.parse(self.target)
         if self.demonstrations_per_row is not None and self.demonstrations is None:
             raise ValueError(
                 "demonstrations_per_row: expected --demonstrations with it, found none"
             )
 
-    def folder(self, demonstrations: Demonstrations | None) -> Path:
-        """Where its results go: a folder that says what is not as the run has it."""
-        control = str(Control.parse(self.control))
-        changed = {
-            "env": self.environment,
-            "trials": self.trials,
-            "episodes": self.episodes,
-            "control": None if control == "none" else control,
-            "temperature": self.temperature,
-            "target": self.target,
-            "demonstrations": demonstrations and demonstrations.digest,
-            "per-row": self.demonstrations_per_row,
+    def folder(self, config: RunConfig, demonstrations: Demonstrations | None) -> Path:
+        """Where its results go: a folder that says what is not as the run has it.
+
+        Args:
+          config: the run's own.
+          demonstrations: those asked for.
+        """
+        own = config.evaluation
+        control = str(Control.parse(self.control)).replace(":", "-")
+        target = None if self.target is None else Target.parse(self.target)
+        # What is asked for, and what it is without.
+        words = {
+            "env": (self.environment, config.environment.id),
+            "trials": (self.trials, own.trials),
+            "episodes": (self.episodes, own.rollouts),
+            "control": (control, "none"),
+            "temperature": (self.temperature, own.temperature),
+            "target": (target, Target.parse(own.target)),
+            "demonstrations": (demonstrations and demonstrations.digest, None),
+            "per-row": (self.demonstrations_per_row, usual_count(config.agent.chains)),
         }
-        words = [f"{k}-{v}" for k, v in changed.items() if v is not None]
-        if not words:
+        changed = [f"{k}-{v}" for k, (v, w) in words.items() if v not in (None, w)]
+        if not changed:
             return Path("evaluation")
-        name = "_".join(words)
-        return Path("evaluations", name.replace("/", "-").replace(":", "-"))
+        # Neither is in names of environments, so that different ones stay different.
+        names = str.maketrans({"/": "~", ":": "+"})
+        return Path("evaluations", "_".join(changed).translate(names))
 
     def config(self, config: RunConfig) -> RunConfig:
         """The run's configuration with what was asked for in it."""
@@ -89,29 +105,31 @@ class Asked:
 
         Args:
           derived: the run's.
-          config: from `config`; a percentile needs the training data again.
+          config: the run's own; a percentile needs its training data again.
 
         Raises:
-          ValueError: the target is neither a number nor a percentile, or the data is
-            not there.
+          ValueError: the data is not there, or is not what the run was trained on.
         """
         if self.target is None:
             return derived
-        if self.target.endswith("%"):
-            again = derive(config, open_datasets(config))
-            target, rule = again.target_return, again.target_rule
-        else:
-            target, rule = _number(self.target), "given"
-        return dataclasses.replace(derived, target_return=target, target_rule=rule)
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"target: expected a number or a percentile such as 95%, found {text!r}"
-        )
-    return number
+        target = Target.parse(self.target)
+        if not target.percentile:
+            return dataclasses.replace(
+                derived, target_return=target.number, target_rule="given"
+            )
+        evaluation = dataclasses.replace(config.evaluation, target=self.target)
+        asked = dataclasses.replace(config, evaluation=evaluation)
+        found = derive(asked, open_datasets(asked))
+        odd = [
+            field.name
+            for field in dataclasses.fields(Derived)
+            if not field.name.startswith("target")
+            and getattr(found, field.name) != getattr(derived, field.name)
+        ]
+        if odd:
+            raise ValueError(
+                f"target: {self.target} is of the run's training data, and the dataset "
+                "that lies there now is another one; different are "
+                f"{', '.join(odd)}; give the return as a number"
+            )
+        return found

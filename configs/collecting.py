@@ -183,8 +183,7 @@ def collect_by_name(
         "progress": progress,
     }
     if kind == "run":
-        known = "" if options else env_id
-        collector = run_collector(place, known, Path(policy), tasks, seed)
+        collector = run_collector(place, Path(policy), tasks, seed)
         return collect_dataset(collector, **common)
     tasks = training_tasks(env_id) if tasks is None else tuple(tasks)
     if kind == "rnd":

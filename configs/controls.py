@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from ring_rl.agents.reading import trials_left
 from ring_rl.configs.run import AgentConfig
 
 CONTROLS = "none, other-task, cleared, cleared:K or unsorted"
@@ -17,8 +18,8 @@ class Control:
       trials before and the demonstrations, is of another task, always the same: its
       context then tells, truly and at length, of the wrong one.
     - `cleared`: the context is emptied after every `every` trials.
-    - `unsorted`: demonstrations are read in an order drawn at random, not ascending by
-      return.
+    - `unsorted`: demonstrations are read in an order drawn at random, not in that of
+      the run's chains: ascending by return, or a history's.
     """
 
     kind: Literal["none", "other-task", "cleared", "unsorted"] = "none"
@@ -46,7 +47,10 @@ class Control:
     def check(
         self, agent: AgentConfig, *, tasks: int, trials: int, demonstrations: int
     ) -> None:
-        """Raises ValueError where the control could not change anything.
+        """Raises ValueError where control or demonstrations could not change anything.
+
+        They can only through what is in the context: demonstrations at the first trial,
+        another task at the last one.
 
         Args:
           agent: as it was trained.
@@ -54,6 +58,18 @@ class Control:
           trials: of each row.
           demonstrations: episodes that each row reads first.
         """
+
+        def left(trials: int) -> int:
+            return trials_left(trials, agent.tokens, agent.trials_in_context)
+
+        most, by_step = agent.trials_in_context, agent.tokens.memory == "step"
+        each = "trial" if most == 1 else f"{most} trials"
+        cleared = f"clears its context after every {'step' if by_step else each}"
+        if demonstrations and not left(demonstrations):
+            raise ValueError(
+                "demonstrations: expected an agent that has some in its context as it "
+                f"acts, found one that {cleared}, and {demonstrations} a row"
+            )
         if self.kind == "other-task" and (
             tasks < 2 or (trials < 2 and not demonstrations)
         ):
@@ -61,10 +77,20 @@ class Control:
                 "control other-task: expected at least 2 tasks and 2 trials (or "
                 f"--demonstrations), found {tasks} and {trials}"
             )
+        if self.kind == "other-task" and not left(demonstrations + trials - 1):
+            raise ValueError(
+                "control other-task: expected an agent that has earlier trials in its "
+                f"context at the last of {trials}, found one that {cleared}"
+            )
         if self.kind == "unsorted" and demonstrations < 2:
             raise ValueError(
                 "control unsorted: expected --demonstrations, at least 2 a row, found "
                 f"{demonstrations or 'none'}"
+            )
+        if self.kind == "unsorted" and agent.chains.order == "shuffled":
+            raise ValueError(
+                "control unsorted: expected a run that sorts its chains, found "
+                "chains.order 'shuffled': demonstrations are in such an order anyway"
             )
         if self.kind != "cleared":
             return
@@ -78,10 +104,10 @@ class Control:
                 f"control {self}: expected more than {self.every} trials, found "
                 f"{trials}; nothing would be cleared"
             )
-        if 0 < agent.trials_in_context <= self.every:
+        if by_step or 0 < most <= self.every:
             raise ValueError(
                 f"control {self}: expected an agent that remembers more trials, found "
-                f"one that clears its context after {agent.trials_in_context} anyway"
+                f"one that {cleared}"
             )
 
     def agent(self, agent: AgentConfig) -> AgentConfig:

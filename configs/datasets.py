@@ -9,6 +9,7 @@ import numpy as np
 
 from ring_rl.collect import DarkRoomBehaviour, GoalSeekingBehaviour, record
 from ring_rl.configs.run import Collected, DarkRoom, Gymnasium, PointMass, RunConfig
+from ring_rl.configs.targets import Target
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.manifest import spaces_from_json, spaces_to_json
 from ring_rl.data.moments import combine_moments, mean_and_deviation
@@ -177,7 +178,7 @@ def derive(config: RunConfig, stores: Sequence[EpisodeStore]) -> Derived:
     else:
         mean, std = np.zeros(spaces.observation), np.ones(spaces.observation)
     returns = np.concatenate([store.returns for store in stores])
-    target, rule = _target(config.evaluation.target, returns)
+    target, rule = Target.parse(config.evaluation.target).of(returns)
     scaling = Scaling(
         tuple(map(float, mean)),
         tuple(map(float, std)),
@@ -190,22 +191,6 @@ def derive(config: RunConfig, stores: Sequence[EpisodeStore]) -> Derived:
 
 def _unit(largest: float) -> float:
     return largest if largest > 0 else 1.0
-
-
-def _target(target: str, returns: np.ndarray) -> tuple[float, str]:
-    try:
-        if target.endswith("%"):
-            percent = float(target[:-1])
-            if not 0 <= percent <= 100:
-                raise ValueError
-            found = float(np.percentile(returns, percent))
-            return found, f"{percent:g}th percentile of the training returns"
-        return float(target), "given"
-    except ValueError:
-        raise ValueError(
-            "evaluation.target: expected a number or a percentile such as 95%, found "
-            f"{target!r}"
-        ) from None
 
 
 def write_derived(path: Path, derived: Derived) -> None:

@@ -44,7 +44,7 @@ class Demonstrations:
 
     def count(self, config: ChainConfig) -> int:
         """Episodes that a row of a run with such chains reads."""
-        return self.per_row or max(1, config.trajectories - 1)
+        return self.per_row or usual_count(config)
 
     def check(self, spaces: Spaces) -> None:
         """Raises ValueError where a run with these spaces cannot read them."""
@@ -124,6 +124,11 @@ class Demonstrations:
         lengths = store.lengths[members]
         found = in_hindsight(store, members, np.zeros_like(lengths), lengths, config)
         return Row([store], [found]).chain()
+
+
+def usual_count(config: ChainConfig) -> int:
+    """Episodes that a row reads unless told otherwise."""
+    return max(1, config.trajectories - 1)
 
 
 def open_demonstrations(path: Path, per_row: int | None) -> Demonstrations:

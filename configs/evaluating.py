@@ -17,12 +17,17 @@ from ring_rl.configs.asked import Asked
 from ring_rl.configs.controls import Control
 from ring_rl.configs.datasets import Derived, read_derived
 from ring_rl.configs.demonstrations import Demonstrations, open_demonstrations
-from ring_rl.configs.loading import DERIVED, check_spaces, load_model
+from ring_rl.configs.loading import (
+    DERIVED,
+    check_spaces,
+    load_model,
+    trained_digest,
+)
 from ring_rl.configs.run import RunConfig
 from ring_rl.configs.saved import digest, load_config
 from ring_rl.envs import ProcessRows, choose_processes
 from ring_rl.evaluate.film import Film
-from ring_rl.evaluate.kept import keep_rollouts, kept_rollouts
+from ring_rl.evaluate.kept import UNFINISHED, keep_rollouts, kept_rollouts
 from ring_rl.evaluate.protocol import Conditions, summarise, timing
 from ring_rl.evaluate.report import write_evaluation
 from ring_rl.evaluate.rollout import rollout
@@ -31,7 +36,7 @@ from ring_rl.types import Rollouts
 from ring_rl.version import __version__
 
 AS_THE_RUN_HAS_IT = Asked()
-UNFINISHED, VIDEO = "unfinished", "video"
+VIDEO = "video"
 # Rows that are filmed: the first of so many tasks, or so many rows of a single one.
 _FILMED = 3
 
@@ -47,10 +52,10 @@ def evaluate(run: Path, asked: Asked = AS_THE_RUN_HAS_IT) -> dict[str, Any]:
     """
     demonstrations = _open(asked)
     seeds = sorted(run.glob("seed-*"), key=lambda path: (len(path.name), path.name))
-    alone = (run / "config.json").exists() or not seeds
+    runs = [run] if (run / "config.json").exists() or not seeds else seeds
     return evaluate_runs(
-        [run] if alone else seeds,
-        run / asked.folder(demonstrations),
+        runs,
+        run / asked.folder(load_config(runs[0]), demonstrations),
         asked,
         demonstrations=demonstrations,
     )
@@ -94,11 +99,12 @@ def evaluate_runs(
         for part in parts:
             film = directory / VIDEO if asked.video and not rollouts else None
             file = directory / UNFINISHED / f"seed-{part.config.seed}.json"
+            identity = part.identity()
             # What is to be filmed is rolled out again.
-            found = None if film else kept_rollouts(file, part.identity)
+            found = None if film else kept_rollouts(file, identity)
             if found is None:
                 found = part.roll_out(asked, film)
-                keep_rollouts(file, part.identity, found)
+                keep_rollouts(file, identity, found)
             else:
                 print(
                     f"evaluate seed {part.config.seed}: was rolled out before, kept",
@@ -152,10 +158,11 @@ class _Part:
         cls, run: Path, asked: Asked, demonstrations: Demonstrations | None
     ) -> "_Part":
         """Checks all that can be checked before anything is rolled out."""
-        config = asked.config(load_config(run))
+        own = load_config(run)
+        config = asked.config(own)
         if not config.environment.id:
             raise ValueError(f"{run}: has no environment to evaluate in; give --env")
-        derived = asked.derived(read_derived(run / DERIVED), config)
+        derived = asked.derived(read_derived(run / DERIVED), own)
         check_spaces(derived.spaces, config)
         control = Control.parse(asked.control)
         read, what = 0, "none"
@@ -183,12 +190,12 @@ class _Part:
         )
         return cls(run, config, derived, control, demonstrations, conditions)
 
-    @property
     def identity(self) -> dict[str, Any]:
         """All that the rollouts depend on; plain values."""
         return {
             "ring_rl": __version__,
             "seed": self.config.seed,
+            "trained": trained_digest(self.run, self.config),
             "evaluation": dataclasses.asdict(self.config.evaluation),
             "conditions": dataclasses.asdict(self.conditions),
         }

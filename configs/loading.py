@@ -1,5 +1,6 @@
 """Trained runs read back: their model, and as a policy for one's own loop."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.train.checkpoint import Checkpoints
 from ring_rl.types import Chain, Spaces
 
-# What a run derived from its data, in its folder.
-DERIVED = "data.json"
+# In a run's folder: what it derived from its data, and its weights.
+DERIVED, _CHECKPOINTS = "data.json", "checkpoints"
 
 
 class Policy:
@@ -207,7 +208,7 @@ def load_model(run: Path) -> tuple[RunConfig, Derived, Any]:
     model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)
     optimiser = make_optimiser(config.optimiser, config.loop.steps)
     like = initial_state(model, optimiser, rules, seed=config.seed)
-    checkpoints = Checkpoints(run / "checkpoints", create=False)
+    checkpoints = Checkpoints(run / _CHECKPOINTS, create=False)
     try:
         if checkpoints.latest != config.loop.steps:
             raise ValueError(
@@ -218,6 +219,22 @@ def load_model(run: Path) -> tuple[RunConfig, Derived, Any]:
     finally:
         checkpoints.close()
     return config, derived, model
+
+
+def trained_digest(run: Path, config: RunConfig) -> str:
+    """Names what was trained: SHA-256 of configuration, numbers and weights.
+
+    Of the bytes in `config.json`, `data.json` and the last checkpoint, about a second
+    for a gigabyte; nothing is restored, and a file that is missing counts as none.
+    """
+    last = run / _CHECKPOINTS / str(config.loop.steps)
+    files = [run / "config.json", run / DERIVED, *sorted(last.rglob("*"))]
+    found = hashlib.sha256()
+    for path in filter(Path.is_file, files):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{path.relative_to(run).as_posix()} {content}\n".encode())
+    return found.hexdigest()
 
 
 def check_spaces(spaces: Spaces, config: RunConfig) -> None:

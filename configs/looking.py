@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from ring_rl.agents.looking import Look, look
-from ring_rl.configs.loading import Policy, load_model
-from ring_rl.configs.run import EvaluationConfig
+from ring_rl.configs.datasets import Derived, read_derived
+from ring_rl.configs.loading import DERIVED, Policy, load_model
+from ring_rl.configs.run import EvaluationConfig, RunConfig
+from ring_rl.configs.saved import digest, load_config
 from ring_rl.evaluate.attention_picture import draw_attention_map
 from ring_rl.evaluate.contents import Contents, trained_for
 from ring_rl.evaluate.figures import png, styles
@@ -25,7 +27,7 @@ def look_at_all(contents: Contents, *, trial: int | None, step: int) -> list[str
     """Writes what a run of each evaluation reads; see `write_look`.
 
     Of several seeds the first that is found is taken, and of evaluations with a
-    control none.
+    control none: attention is of a rollout under the run's own conditions.
 
     Returns:
       A line for each evaluation of which it could not be done.
@@ -34,7 +36,6 @@ def look_at_all(contents: Contents, *, trial: int | None, step: int) -> list[str
     for one in contents.evaluated:
         conditions = one.evaluation["conditions"]
         runs = trained_for(one, contents.histories)
-        # Elsewhere than in its own environment a run would have to be told where.
         if conditions["control"] != "none":
             continue
         if not runs:
@@ -43,13 +44,20 @@ def look_at_all(contents: Contents, *, trial: int | None, step: int) -> list[str
         run = runs[0]
         folder = dict(zip(one.evaluation["seeds"], one.folders, strict=True))[run.seed]
         try:
-            write_look(run.folder, folder, trial=trial, step=step)
+            write_look(run.folder, folder, one.evaluation, trial=trial, step=step)
         except (ValueError, OSError) as error:
             problems.append(f"attention of {conditions['name']}: {error}")
     return problems
 
 
-def write_look(run: Path, directory: Path, *, trial: int | None, step: int) -> None:
+def write_look(
+    run: Path,
+    directory: Path,
+    evaluated: dict[str, Any],
+    *,
+    trial: int | None,
+    step: int,
+) -> None:
     """Plays one row of a run's evaluation, and writes what its acting tokens read.
 
     `attention.json` has the means over layers and heads that a reader looks at,
@@ -59,21 +67,25 @@ def write_look(run: Path, directory: Path, *, trial: int | None, step: int) -> N
     Args:
       run: a trained run of one seed.
       directory: where the files go; made where it is missing.
+      evaluated: the evaluation in it, as from `protocol.summarise`.
       trial: the trial to look at, from 1; None for the last.
       step: the step of it to look at, from 1.
 
     Raises:
-      ValueError: there is no trained run, no environment, or no such step.
+      ValueError: there is no trained run, no environment, or no such step, or the
+        evaluation is of other conditions than the run's own.
     """
-    config, derived, model = load_model(run)
+    config, derived = load_config(run), read_derived(run / DERIVED)
     evaluation = config.evaluation
     if not config.environment.id:
         raise ValueError(f"{run}: has no environment to look at its attention in")
+    _check_conditions(run, config, derived, evaluated)
     chosen = evaluation.trials if trial is None else trial
     if not 1 <= chosen <= evaluation.trials:
         raise ValueError(
             f"{run}: expected a trial from 1 to {evaluation.trials}, found {chosen}"
         )
+    _, _, model = load_model(run)
     policy = Policy(
         config.agent,
         model,
@@ -105,7 +117,8 @@ def write_look(run: Path, directory: Path, *, trial: int | None, step: int) -> N
     )
     record = {
         "seed": config.seed,
-        "environment": config.environment.id,
+        "conditions": evaluated["conditions"],
+        "trials": evaluation.trials,
         "task": task,
         "rollout_seed": evaluation.seed,
         "temperature": evaluation.temperature,
@@ -120,6 +133,28 @@ def write_look(run: Path, directory: Path, *, trial: int | None, step: int) -> N
     picture = draw_attention_map(config.name, style.colour, record)
     write_bytes(directory / "attention.png", png(picture))
     write_text(directory / "attention.json", json.dumps(record, indent=1) + "\n")
+
+
+def _check_conditions(
+    run: Path, config: RunConfig, derived: Derived, evaluated: dict[str, Any]
+) -> None:
+    """Raises ValueError unless the run was evaluated as its configuration has it."""
+    own = {
+        "environment": config.environment.id,
+        "trials": config.evaluation.trials,
+        "target_return": derived.target_return,
+        "temperature": config.evaluation.temperature,
+        "demonstrations": "none",
+        "control": "none",
+        "configuration": digest(config),
+    }
+    found = {**evaluated["conditions"], "trials": evaluated["counts"]["trials"]}
+    for name, value in own.items():
+        if found[name] != value:
+            raise ValueError(
+                f"{run}: attention is of the run's own conditions, expected {name} "
+                f"{value}, found {found[name]}"
+            )
 
 
 def _play(

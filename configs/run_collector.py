@@ -1,17 +1,27 @@
 """Collecting data by a trained run."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ring_rl.collect import MakesEnvironment, describe, look, record_trials
 from ring_rl.collect.collectors import Episodes, part_seed
-from ring_rl.configs.loading import load_model, load_policy
+from ring_rl.configs.loading import load_model, load_policy, trained_digest
+from ring_rl.configs.run import DarkRoom, Gymnasium
 from ring_rl.types import Spaces
 
 _ROWS = 16  # environments stepped together
+
+
+@runtime_checkable
+class NamedEnvironment(MakesEnvironment, Protocol):
+    """An environment by its name and options, as `ring_rl.configs.collecting.Place`."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def options(self) -> tuple[tuple[str, Any], ...]: ...  # noqa: D102
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +35,8 @@ class RunCollector:
       environment: where.
       folder: of the run.
       trials: episodes in one context.
-      tasks: of the rows, gone through again and again.
+      tasks: of the rows, gone through again and again; "" leaves a row's to the
+        environment.
       seed: of everything.
       spaces: of the environment.
       horizon: most steps of an episode.
@@ -69,8 +80,7 @@ class RunCollector:
 
 
 def run_collector(
-    environment: MakesEnvironment,
-    env_id: str,
+    environment: NamedEnvironment,
     folder: Path,
     tasks: Sequence[str] | None,
     seed: int,
@@ -78,31 +88,35 @@ def run_collector(
     """Of a run, in an environment of its spaces.
 
     Args:
-      environment: where; the run's own where it has the name, whose training tasks are
-        then the default.
-      env_id: name of the environment, "" for another than the run's own in any case.
+      environment: where; by the name of the run's own it is the run's own, with the
+        run's options, and of those given `max_episode_steps`.
       folder: of the run.
-      tasks: that the rows go round; None for the environment's choice.
+      tasks: that the rows go round; None for those that the run was trained for, or
+        that data of another environment is collected for.
       seed: of everything.
 
     Raises:
       ValueError: there is no trained run in the folder, or it has other spaces.
     """
-    config, derived, _ = load_model(folder)
-    if env_id and env_id == config.environment.id:
-        environment = config.environment
-        tasks = environment.training_tasks if tasks is None else tasks
-    spaces, horizon = look(environment, seed)
+    config, derived, _model = load_model(folder)
+    place: MakesEnvironment = environment
+    if environment.id == config.environment.id:
+        known = config.environment
+        steps = dict(environment.options).get("max_episode_steps", known.max_steps)
+        place = known = dataclasses.replace(known, max_steps=steps)
+    else:
+        default = environment.id == DarkRoom.id
+        known = DarkRoom() if default else Gymnasium(environment.id)
+    names = tuple(tasks or known.training_tasks)
+    spaces, horizon = look(place, seed)
     if derived.spaces != spaces:
         raise ValueError(
-            f"{folder}: expected a run for {spaces} as in {environment}, found one for "
+            f"{folder}: expected a run for {spaces} as in {place}, found one for "
             f"{derived.spaces}"
         )
     trials = config.evaluation.trials
-    digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
-    policy = f"run {config.name}, config.json sha256 {digest}"
-    tasks = tuple(tasks or ("",))
-    description = describe(environment, policy, seed, tasks)
+    policy = f"run {config.name}, sha256 {trained_digest(folder, config)}"
+    description = describe(place, policy, seed, names)
     description |= {
         "rows": _ROWS,
         "trials": trials,
@@ -110,5 +124,5 @@ def run_collector(
         "temperature": config.evaluation.temperature,
     }
     return RunCollector(
-        environment, folder, trials, tasks, seed, spaces, horizon, description
+        place, folder, trials, names, seed, spaces, horizon, description
     )

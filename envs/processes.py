@@ -28,6 +28,8 @@ MakeRows = Callable[[int], GymnasiumRows]
 _MESSAGE = 3e-4
 # Steps that are timed to find how slow an environment is, after as many that are not.
 _TIMED = 20
+# Processes that are tried at most: each imports and holds what one alone would.
+_MOST = 16
 # Share of the time in one process below which several are worth their memory.
 _CLEARLY = 0.9
 
@@ -63,19 +65,18 @@ class ProcessRows:
         self.rows, self.env_id = rows, "environment"
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
-        for share in self._shares:
-            here, there = context.Pipe()
-            process = context.Process(
-                target=_work,
-                args=(there, make, share.stop - share.start, share.start),
-                daemon=True,
-            )
-            with _without_interrupt():
-                process.start()
-            there.close()
-            self._connections.append(here)
-            self._processes.append(process)
         try:
+            for share in self._shares:
+                here, there = context.Pipe()
+                self._connections.append(here)
+                process = context.Process(
+                    target=_work,
+                    args=(there, make, share.stop - share.start, share.start),
+                    daemon=True,
+                )
+                with there, _without_interrupt():
+                    process.start()
+                self._processes.append(process)
             found = self._answers(range(len(shares)))
         except BaseException:
             self.close()
@@ -252,6 +253,8 @@ def _work(there: Connection, make: MakeRows, count: int, first: int) -> None:
 def choose_processes(make: MakeRows, rows: int) -> int:
     """How many processes step so many rows fastest: 1, or one for each core.
 
+    Counted are cores that this process may run on, and no more than 16.
+
     One environment is timed first: where all rows' steps take less than messages to
     processes would, it is 1. Else both are made and timed in turn, which takes about a
     second. The results of a rollout do not depend on it.
@@ -261,27 +264,32 @@ def choose_processes(make: MakeRows, rows: int) -> int:
     Hopper 1.9 and 1.7, dm_control's walker 2.6 and 3.5, its quadruped 3.4 and 4.4. What
     else runs on the machine decides, and so it is timed.
     """
-    cores = min(os.cpu_count() or 1, rows)
+    cores = min(_cores(), rows, _MOST)
     if cores < 2:
         return 1
-    one = make(1)
-    seconds = statistics.median(_step_seconds(one, 2 * _TIMED)[_TIMED:])
-    one.close()
+    with contextlib.closing(make(1)) as one:
+        seconds = statistics.median(_step_seconds(one, 2 * _TIMED)[_TIMED:])
     if rows * seconds * (1 - 1 / cores) < cores * _MESSAGE:
         return 1
-    together, apart = make(rows), ProcessRows(make, rows, processes=cores)
-    try:
+    with contextlib.ExitStack() as stack:
+        together = stack.enter_context(contextlib.closing(make(rows)))
+        apart = ProcessRows(make, rows, processes=cores)
+        stack.enter_context(contextlib.closing(apart))
         times = [
             (_step_seconds(together, _TIMED), _step_seconds(apart, _TIMED))
             for _ in range(3)
         ][1:]
-    finally:
-        together.close()
-        apart.close()
     in_one, in_several = (
         statistics.median(sum(x, [])) for x in zip(*times, strict=True)
     )
     return cores if in_several < _CLEARLY * in_one else 1
+
+
+def _cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _step_seconds(environment: GymnasiumRows | ProcessRows, steps: int) -> list[float]:

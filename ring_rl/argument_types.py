@@ -75,31 +75,6 @@ def temperature(text: str) -> float:
     return found
 
 
-def control(text: str) -> str:
-    """Name of a control of an evaluation."""
-    kind, _, every = text.partition(":")
-    known = text in ("none", "other-task", "cleared", "unsorted")
-    if not known and not (kind == "cleared" and every.isdecimal() and int(every)):
-        raise argparse.ArgumentTypeError(
-            f"expected none, other-task, cleared, cleared:K or unsorted, found {text!r}"
-        )
-    return text
-
-
-def target(text: str) -> str:
-    """A number, or a percentile `95%`."""
-    number = text.removesuffix("%")
-    try:
-        found = float(number)
-    except ValueError:
-        found = float("nan")
-    if not abs(found) < float("inf") or (number != text and not 0 <= found <= 100):
-        raise argparse.ArgumentTypeError(
-            f"expected a return or a percentile such as 95%, found {text!r}"
-        )
-    return text
-
-
 def processes(text: str) -> int | str:
     """A number above 0, or `auto`."""
     if text == "auto":

@@ -150,7 +150,6 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--control",
-        type=argument_types.control,
         default="none",
         metavar="NAME",
         help="other-task: all that is in the context at the last trial, earlier trials "
@@ -166,7 +165,6 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--target",
-        type=argument_types.target,
         metavar="R",
         help="return that every trial is told to reach, or a percentile of the "
         "training data's returns such as 95%% (default: the run's)",

@@ -90,9 +90,10 @@ def record_with_resets(
     """Runs one episode for each entry of `tasks`, and yields them in that order.
 
     Rows are used side by side; a row whose episode ended takes the next task at once.
-    Discounts are 1, and 0 at a step that terminates. An environment with a method
-    `extras()`, arrays `[B ...]` by name, is asked after every reset and step, and the
-    arrays become the episodes' extras.
+    Discounts are 1, and 0 at a step that terminates; an episode that terminates as its
+    time is up is not truncated. An environment with a method `extras()`, arrays
+    `[B ...]` by name, is asked after every reset and step, and the arrays become the
+    episodes' extras.
 
     Args:
       environment: where; its rows are reset as they are needed.
@@ -160,12 +161,13 @@ def record_trials(
     """Plays `trials` episodes in every row, each row in a context of its own.
 
     Yields the trials of a row in their order, and those of the next row after them;
-    `episode_id` counts them.
+    `episode_id` counts them. A row keeps its task for all its trials.
 
     Args:
       environment: where.
       policy: who acts, reset for these rows and trials.
-      tasks: of each row.
+      tasks: of each row, "" leaving it to the environment, which then draws one at the
+        row's first reset and may tell its name in `tasks`.
       trials: episodes a row.
 
     Raises:
@@ -193,7 +195,7 @@ def record_trials(
         played += ended
         again = ended & (played < trials)
         if again.any():
-            observations = rows.reset(again, tasks)
+            observations = rows.reset(again, None)
 
 
 class _Rows:
@@ -218,14 +220,18 @@ class _Rows:
         self._extras: dict[str, np.ndarray] = {}
 
     def reset(
-        self, rows: Bool[np.ndarray, " B"], tasks: Sequence[str]
+        self, rows: Bool[np.ndarray, " B"], tasks: Sequence[str] | None
     ) -> Float[np.ndarray, "B O"]:
-        """Begins an episode in the rows of the mask; all rows' observations."""
+        """Begins an episode in the rows of the mask; all rows' observations.
+
+        Without tasks each row keeps the one that it has.
+        """
         observations = self._environment.reset(rows, tasks)
         self._steps[rows] = 0
-        drawn = getattr(self._environment, "tasks", tasks)
-        for row in np.flatnonzero(rows).tolist():
-            self._tasks[row] = tasks[row] or drawn[row]
+        if tasks is not None:
+            drawn = getattr(self._environment, "tasks", tasks)
+            for row in np.flatnonzero(rows).tolist():
+                self._tasks[row] = tasks[row] or drawn[row]
         self._keep(observations, np.flatnonzero(rows))
         return observations
 
@@ -234,7 +240,11 @@ class _Rows:
         chosen: np.ndarray,
         live: Int[np.ndarray, " live"],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Steps the live rows with their actions; what the environment's step gives."""
+        """Steps the live rows with their actions; what the environment's step gives.
+
+        Gymnasium's TimeLimit says both where an episode terminates at its last step:
+        nothing is cut there.
+        """
         at = self._steps[live]
         if at.max() >= self._limit:
             raise ValueError(
@@ -248,12 +258,15 @@ class _Rows:
             )
         self._actions[live] = chosen.astype(self._actions.dtype, casting="same_kind")
         self._taken[live, at] = chosen
-        outcome = self._environment.step(self._actions)
-        observations, rewards, *self._ends = outcome
+        observations, rewards, terminated, truncated = self._environment.step(
+            self._actions
+        )
+        truncated = truncated & ~terminated
+        self._ends = [terminated, truncated]
         self._gained[live, at] = rewards[live]
         self._steps[live] = at + 1
         self._keep(observations, live)
-        return outcome
+        return observations, rewards, terminated, truncated
 
     def take(self, row: int, number: int) -> Recorded:
         """The episode that has ended in a row, with the last step."""

@@ -8,19 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ring_rl.evaluate.histories import History, owner, read_histories
+from ring_rl.evaluate.kept import UNFINISHED
+from ring_rl.evaluate.looks import read_look
 from ring_rl.evaluate.recordings import Recording, find_recordings
 from ring_rl.evaluate.report import Evaluated, read_evaluations
-
-# Of an evaluation that was stopped: the seeds that are rolled out, see
-# `ring_rl.configs.evaluating`.
-_PARTS = "unfinished"
-
-# What attention.json holds, see `ring_rl.configs.looking`.
-_LOOK = (
-    "seed", "task", "rollout_seed", "temperature", "target_return", "layers", "heads",
-    "trial", "step", "returns", "steps_seen", "by_trial", "by_layer_and_trial",
-    "by_trial_and_step", "moments", "by_moment_and_trial",
-)  # fmt: skip
 
 
 class Contents(NamedTuple):
@@ -65,7 +56,7 @@ def gather(runs: Sequence[Path]) -> Contents:
             )
     looks = []
     for one in evaluated:
-        found = [_look(folder, problems) for folder in dict.fromkeys(one.folders)]
+        found = [_look(folder, one, problems) for folder in dict.fromkeys(one.folders)]
         looks.append(next((look for look in found if look), None))
     return Contents(
         evaluated=evaluated,
@@ -83,7 +74,7 @@ def gather(runs: Sequence[Path]) -> Contents:
         problems=[
             *problems,
             *_unfinished(histories, evaluated),
-            *_stopped([*owners, *(history.owner for history in histories)]),
+            *_stopped([*(history.owner for history in histories), *owners]),
         ],
     )
 
@@ -115,7 +106,7 @@ def by_task(one: Evaluated) -> dict[str, tuple[float | None, float, int]]:
             found.setdefault(task, []).append(returns)
     if set(found) == {""}:
         return {}
-    elsewhere = one.evaluation["conditions"]["control"] == "other-task"
+    elsewhere = one.evaluation["other_task_trials"] > 0
     made = {}
     for task in sorted(found):
         rows = np.array(found[task])
@@ -129,15 +120,14 @@ def _below(path: Path, folders: Sequence[Path]) -> bool:
     return any(real.is_relative_to(folder.resolve()) for folder in folders)
 
 
-def _look(folder: Path, problems: list[str]) -> dict[str, Any] | None:
+def _look(folder: Path, one: Evaluated, problems: list[str]) -> dict[str, Any] | None:
     path = folder / "attention.json"
     if not path.is_file():
         return None
     try:
-        look = json.loads(path.read_text())
-        return {field: look[field] for field in _LOOK}
-    except (KeyError, TypeError, ValueError) as error:
-        problems.append(f"{path}: cannot be read ({type(error).__name__}: {error})")
+        return read_look(path, one.evaluation)
+    except (ValueError, OSError) as error:
+        problems.append(str(error))
         return None
 
 
@@ -154,7 +144,10 @@ def _speeds(one: Evaluated) -> list[tuple[float, float]]:
                     float(timing["decode_milliseconds"][index]),
                 )
             )
-        except (OSError, KeyError, IndexError, TypeError, ValueError):
+        except (
+            OSError, AttributeError, KeyError, IndexError, TypeError, ValueError,
+            OverflowError, RecursionError,
+        ):  # fmt: skip
             continue
     return found
 
@@ -182,10 +175,11 @@ def _stopped(owners: Iterable[Path]) -> list[str]:
     lines: dict[Path, str] = {}
     for run in owners:
         for place in ("evaluation", "evaluations/*"):
-            for folder in sorted(run.glob(f"{place}/{_PARTS}")):
+            for folder in sorted(run.glob(f"{place}/{UNFINISHED}")):
                 seeds = len(list(folder.glob("seed-*.json")))
-                lines[folder.resolve()] = (
+                lines.setdefault(
+                    folder.resolve(),
                     f"{folder.parent}: an evaluation was stopped, {seeds} of its seeds "
-                    "are rolled out; its command, given again, goes on"
+                    "are rolled out; its command, given again, goes on",
                 )
     return list(lines.values())

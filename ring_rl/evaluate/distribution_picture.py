@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ring_rl.evaluate.figures import Style, head, new_figure, tidy
-from ring_rl.evaluate.tables import sample
+from ring_rl.evaluate.tables import other_task_note, sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +29,8 @@ def draw_distribution(
 ) -> Figure:
     """Draws the returns of the first and of the last trial, a dot a rollout.
 
+    Where the first is played in another task, the last alone.
+
     Args:
       members: evaluations in one environment.
       names: a label each.
@@ -38,11 +40,15 @@ def draw_distribution(
     figure = new_figure(1.9 + 0.95 * len(members))
     axes = figure.subplots()
     ticks: list[tuple[float, str]] = []
-    for index, (name, one) in enumerate(zip(names, returns, strict=True)):
+    for index, (member, name, one) in enumerate(
+        zip(members, names, returns, strict=True)
+    ):
         top = 3.0 * index
         ends = [(0, "first trial"), (-1, "last trial")]
         if one.shape[1] == 1:
             ends = [(0, "only trial")]
+        elif member["other_task_trials"]:
+            ends = [(-1, "last trial")]
         for offset, (trial, word) in enumerate(ends):
             _spread(axes, one[:, trial], top + offset, given[name], filled=trial != 0)
             ticks.append((top + offset, word))
@@ -67,7 +73,8 @@ def draw_distribution(
         axes,
         f"{environment}: distribution of returns over rollouts",
         f"{sample(members)}; dot: a rollout{some}, box: the middle half, line in it: "
-        "median, whiskers: 5th to 95th percentile, diamond: mean",
+        "median, whiskers: 5th to 95th percentile, diamond: mean. "
+        f"{other_task_note(members)}",
     )
     return figure
 
@@ -141,7 +148,7 @@ def draw_by_task(
         axes,
         f"{members[0]['conditions']['environment']}: mean return by task",
         f"means over a task's rollouts and seeds ({sample(members)}); hollow: first "
-        f"trial, filled: last{some}",
+        f"trial, filled: last{some}. {other_task_note(members)}",
         # Names of tasks stand beside the axes.
         share=1 - max(len(_short(task)) for task in shown) / 84,
     )

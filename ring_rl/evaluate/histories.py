@@ -1,12 +1,16 @@
 """How runs were trained: what their folders say, finished or not."""
 
 import json
+import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 # What a run's folder has, see `ring_rl.configs.saved` and `ring_rl.train.metrics`.
 _CONFIG, _METRICS = "config.json", "metrics.jsonl"
+# What comes of a file that holds something else.
+_BAD = (KeyError, TypeError, ValueError, OverflowError, RecursionError, OSError)
 
 
 class History(NamedTuple):
@@ -44,9 +48,9 @@ class History(NamedTuple):
 
 def owner(evaluation: Path) -> Path:
     """The folder of the run, or of the runs, that an evaluation's folder is in."""
-    parent = evaluation.resolve().parent
-    inner = parent.name == "evaluations"
-    return evaluation.parent.parent if inner else evaluation.parent
+    # Not as it is given: above `.` there is nothing.
+    parent = Path(os.path.abspath(evaluation)).parent
+    return parent.parent if parent.name == "evaluations" else parent
 
 
 def read_histories(
@@ -71,7 +75,7 @@ def read_histories(
             continue
         try:
             found[known] = _read(run)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except _BAD as error:
             bad[known] = f"{run}: cannot be read ({type(error).__name__}: {error})"
     return list(found.values()), list(bad.values())
 
@@ -91,7 +95,7 @@ def _read(run: Path) -> History:
     return History(
         folder=run,
         owner=run.parent if several else run,
-        name=str(config["name"]),
+        name=_name(config["name"]),
         seed=int(config["seed"]),
         steps=int(config["loop"]["steps"]),
         every=int(config["loop"]["log_every"]),
@@ -103,9 +107,22 @@ def _records(path: Path) -> Iterable[dict[str, float]]:
     """The whole lines; the last may be one that the run died in."""
     if not path.is_file():
         return
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
             return
-        yield {name: float(value) for name, value in record.items()}
+        if not isinstance(record, dict) or "step" not in record:
+            raise ValueError(
+                f"{path.name}, line {number}: expected numbers by name, step among them"
+            )
+        made = {name: float(value) for name, value in record.items()}
+        if not math.isfinite(made["step"]):
+            raise ValueError(f"{path.name}, line {number}: step is {made['step']}")
+        yield made
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"name: expected a text, found {value!r}")
+    return value

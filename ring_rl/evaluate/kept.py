@@ -9,6 +9,9 @@ import numpy as np
 from ring_rl.evaluate.report import write_text
 from ring_rl.types import Rollouts
 
+# Of an evaluation's folder: where they are.
+UNFINISHED = "unfinished"
+
 
 def keep_rollouts(file: Path, identity: dict[str, Any], rollouts: Rollouts) -> None:
     """Writes the rollouts, whole or not at all; the folder is made where it is missing.

@@ -23,6 +23,12 @@ _WORDS = (
     ),
     ("last - first", "difference within the same rollout"),
     (
+        "control other-task",
+        "each rollout plays trials 1 to n - 1 in another task than its last, so that "
+        "its context tells of the wrong one. Only the last trial is of the rollout's "
+        "own task: what is of the others is shown as -",
+    ),
+    (
         "IQM",
         "interquartile mean of the last trial's return, over what is drawn again for "
         "the intervals",

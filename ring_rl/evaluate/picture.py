@@ -16,7 +16,7 @@ from ring_rl.evaluate.figures import (
     styles,
     tidy,
 )
-from ring_rl.evaluate.tables import labels, sample
+from ring_rl.evaluate.tables import labels, other_task_note, sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,20 +78,25 @@ def _panel(
     single = len(members) == 1
     who = f"{evaluations[members[0]]['conditions']['agent']} on " if single else ""
     run = f"{names[members[0]]}: " if single else ""
-    band = "band" if longest > 1 else "bar"
+    shown = [
+        evaluations[i]["counts"]["trials"] - evaluations[i]["other_task_trials"]
+        for i in members
+    ]
+    band = "band" if max(shown) > 1 else "bar"
     head(
         axes,
         f"{who}{environment}: mean return by trial",
         f"{run}{sample([evaluations[i] for i in members])}; {band}: 95 % bootstrap "
-        "interval of the mean",
+        f"interval of the mean. {other_task_note([evaluations[i] for i in members])}",
     )
     if not single:
         legend(axes, len(members))
 
 
 def _curve(axes: Axes, evaluation: dict[str, Any], name: str, style: Style) -> None:
-    curve = evaluation["return_by_trial"]
-    trials = range(1, len(curve) + 1)
+    before = evaluation["other_task_trials"]
+    curve = evaluation["return_by_trial"][before:]
+    trials = range(before + 1, before + len(curve) + 1)
     value, low, high = ([e[k] for e in curve] for k in ("value", "low", "high"))
     line = {
         "color": style.colour,

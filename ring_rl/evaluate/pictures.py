@@ -21,7 +21,7 @@ from ring_rl.evaluate.figures import Style, png, styles
 from ring_rl.evaluate.histories import History
 from ring_rl.evaluate.learning_picture import CURVES, draw_learning
 from ring_rl.evaluate.picture import draw_return_by_trial
-from ring_rl.evaluate.tables import labels, number
+from ring_rl.evaluate.tables import labels, number, other_task_note
 from ring_rl.types import Rollouts
 
 
@@ -79,21 +79,23 @@ def of_environment(
     evaluations = [one.evaluation for one in evaluated]
     returns = [_all_returns(one.rollouts) for one in evaluated]
     curves = [
-        f"{name} from {number(one['first']['value'])} in trial 1 to "
-        f"{number(one['last']['value'])} in trial {one['counts']['trials']}"
+        f"{name}{_start(one)} {number(one['last']['value'])} in trial "
+        f"{one['counts']['trials']}"
         for name, one in zip(called, evaluations, strict=True)
     ]
+    other = other_task_note(evaluations)
     made = [
         Picture(
             f"return_by_trial_{where}.png",
-            f"Line chart: mean return by trial on {environment}. {'; '.join(curves)}.",
+            f"Line chart: mean return by trial on {environment}. {'; '.join(curves)}. "
+            f"{other}".rstrip(),
             png(draw_return_by_trial(evaluations, names.given)),
         ),
         Picture(
             f"distribution_{where}.png",
             f"Dots and boxes: distribution of the returns of single rollouts on "
             f"{environment}, first and last trial, of {', '.join(called)}. "
-            + " ".join(map(_quartiles, called, returns)),
+            + " ".join([*map(_quartiles, called, returns), other]).rstrip(),
             png(draw_distribution(evaluations, called, returns, names.given)),
         ),
     ]
@@ -103,7 +105,8 @@ def of_environment(
             Picture(
                 f"by_task_{where}.png",
                 f"Dots: mean return by task on {environment}, first and last trial, of "
-                f"{', '.join(called)}. The numbers are in the table of tasks.",
+                f"{', '.join(called)}. The numbers are in the table of tasks. "
+                f"{other}".rstrip(),
                 png(draw_by_task(evaluations, called, tasks, names.given)),
             )
         )
@@ -184,6 +187,13 @@ def of_attention(
 
 def _all_returns(rollouts: Sequence[Rollouts]) -> Float[np.ndarray, "rows trials"]:
     return np.concatenate([one.returns for one in rollouts])
+
+
+def _start(evaluation: Mapping[str, Any]) -> str:
+    """Where a curve begins, unless it is a single point."""
+    if evaluation["other_task_trials"]:
+        return " at"
+    return f" from {number(evaluation['first']['value'])} in trial 1 to"
 
 
 def _quartiles(name: str, returns: Float[np.ndarray, "rows trials"]) -> str:

@@ -9,6 +9,10 @@ A row is one environment in which a policy acts for n trials within one context:
   reversed rankings: literature reports it, so it is given, beside the others only;
 - `iqm`: interquartile means of `last` and `mean` over the resampling units.
 
+Under the control `other-task` a row plays its task in the last trial alone, and another
+in all before: of its statistics only `last` and the IQM of `last` are of its own task.
+`other_task_trials` says how many trials are not; tables and pictures leave them out.
+
 Intervals are 95 % percentile bootstraps, see `ring_rl.evaluate.intervals` for what is
 drawn again. Nothing here depends on a clock: the same rollouts give the same result to
 the last bit. Times are in `timing`, apart.
@@ -81,7 +85,8 @@ def summarise(
       A dict of plain Python values. `first`, `mean`, `last`, `max_of_n`, `gain`, each
       of the list `return_by_trial` and both of `iqm` have `value`, `low`, `high`
       (undiscounted returns) and `seeds` (how many); `normalised` has the same in D4RL
-      scores, or is None.
+      scores, or is None. `other_task_trials` is how many trials a row begins in a
+      task that is not its own: 0, or under the control `other-task` all but the last.
 
     Raises:
       ValueError: there are no rollouts, or they do not belong together.
@@ -122,6 +127,7 @@ def summarise(
         "seeds": [int(seed) for seed in seeds],
         **statistics(0.0, 1.0),
         "normalised": normalised,
+        "other_task_trials": trials - 1 if conditions.control == "other-task" else 0,
         **_facts(rollouts),
         "interval": {
             "rule": units.rule,

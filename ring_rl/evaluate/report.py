@@ -12,8 +12,10 @@ Every file is written beside its place and then moved there: a reader, or a run 
 half-way, finds the old file or the new one, never half of one.
 """
 
+import dataclasses
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -166,7 +168,7 @@ def _read(folder: Path) -> tuple[Conditions, dict[int, Rollouts]]:
     path = folder / "evaluation.json"
     try:
         evaluation = json.loads(path.read_text())
-        conditions = Conditions(**evaluation["conditions"])
+        conditions = _conditions(evaluation["conditions"])
         seeds = [int(seed) for seed in evaluation["seeds"]]
         path = folder / "rollouts.json"
         found = {
@@ -180,13 +182,32 @@ def _read(folder: Path) -> tuple[Conditions, dict[int, Rollouts]]:
             )
             for one in json.loads(path.read_text())
         }
+        for one in found.values():
+            if not all(isinstance(task, str) for task in one.tasks):
+                raise TypeError("tasks: expected names")
         check_rollouts(list(found.values()), seeds)
         return conditions, {seed: found[seed] for seed in seeds}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"{path}: expected what `ring-rl evaluate` writes, found something else "
             f"({type(error).__name__}: {error}); evaluate the run again"
         ) from error
+
+
+def _conditions(plain: dict[str, Any]) -> Conditions:
+    """Raises `TypeError` or `ValueError` unless every field is of its type."""
+    given = dict(plain)
+    for field in dataclasses.fields(Conditions):
+        if field.name not in given:
+            continue
+        value = given[field.name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number if field.type is float else isinstance(value, str)):
+            raise TypeError(f"{field.name} is {value!r}")
+        if number and not math.isfinite(value):
+            raise ValueError(f"{field.name} is {value}, expected a finite number")
+        given[field.name] = float(value) if number else value
+    return Conditions(**given)
 
 
 def _same(one: Rollouts, other: Rollouts) -> bool:

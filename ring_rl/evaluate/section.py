@@ -14,7 +14,15 @@ from ring_rl.evaluate.pictures import (
     of_training,
 )
 from ring_rl.evaluate.recordings import LIMIT, Recording, within
-from ring_rl.evaluate.tables import COLUMNS, interval, number, pick, sample
+from ring_rl.evaluate.tables import (
+    COLUMNS,
+    interval,
+    number,
+    other_task_note,
+    pick,
+    sample,
+    shows,
+)
 
 
 class Section:
@@ -146,19 +154,21 @@ class Section:
     def _statistics(self, title: str, unit: str, key: str | None) -> None:
         rows = []
         for name, one in zip(self.headings, self.evaluations, strict=True):
-            statistics = one if key is None else one[key]
             cells = [name, _sample(one)]
             for path, _ in COLUMNS:
-                entry = pick(statistics, path)
+                entry = pick(one, path, key)
                 cells.append(
-                    f"{number(entry['value'])}<br><small>{interval(entry)}</small>"
+                    "-"
+                    if entry is None
+                    else f"{number(entry['value'])}<br><small>{interval(entry)}</small>"
                 )
             rows.append(cells)
         self.parts.append(f"<h3>{escape(title)} ({escape(unit)})</h3>")
         self.parts.append(
             table(
                 f"{title}: means over the seeds, tasks and rollouts in the second "
-                "column, but for the IQM; in brackets 95 % bootstrap intervals.",
+                "column, but for the IQM; in brackets 95 % bootstrap intervals. "
+                f"{other_task_note(self.evaluations)}".rstrip(),
                 ["run", "over", *(heading for _, heading in COLUMNS)],
                 rows,
             )
@@ -170,8 +180,8 @@ class Section:
             for index, seed in enumerate(one["seeds"]):
                 values = one["by_seed"]
                 numbers = [
-                    number(values[key][index])
-                    for key in ("first", "mean", "last", "max_of_n", "gain")
+                    number(values[path[0]][index]) if shows(one, path) else "-"
+                    for path, _ in COLUMNS[:5]
                 ]
                 rows.append([f"{name}, seed {seed}", *numbers])
         columns = ["run", *(heading for _, heading in COLUMNS[:5])]

@@ -17,6 +17,12 @@ COLUMNS = (
     (("gain",), "last - first"),
     (("iqm", "last"), "IQM of last"),
 )
+# All that is within one task where trials 1 to n - 1 are played in another.
+_OF_THE_LAST = (("last",), ("iqm", "last"))
+OTHER_TASK = (
+    "Control other-task: trials 1 to n - 1 are played in another task, so only trial n "
+    "is shown; last - first would not be within one task."
+)
 
 
 def labels(evaluations: Sequence[dict[str, Any]]) -> list[str]:
@@ -59,11 +65,36 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def pick(statistics: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    """Follows a path of `COLUMNS` to its `value`, `low` and `high`."""
+def shows(evaluation: dict[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether a column of `COLUMNS` is of the rows' own tasks."""
+    return not evaluation["other_task_trials"] or path in _OF_THE_LAST
+
+
+def pick(
+    evaluation: dict[str, Any], path: tuple[str, ...], key: str | None = None
+) -> dict[str, Any] | None:
+    """Follows a path of `COLUMNS` to its `value`, `low` and `high`.
+
+    Args:
+      evaluation: from `protocol.summarise`.
+      path: of the statistic.
+      key: None for returns, `normalised` for D4RL scores.
+
+    Returns:
+      None where there are no such scores, or the statistic is of another task.
+    """
+    found = evaluation if key is None else evaluation[key]
+    if found is None or not shows(evaluation, path):
+        return None
     for step in path:
-        statistics = statistics[step]
-    return statistics
+        found = found[step]
+    return found
+
+
+def other_task_note(evaluations: Sequence[dict[str, Any]]) -> str:
+    """Why statistics are left out, or nothing where none are."""
+    some = any(evaluation["other_task_trials"] for evaluation in evaluations)
+    return OTHER_TASK if some else ""
 
 
 def interval(entry: dict[str, Any]) -> str:
@@ -80,20 +111,19 @@ def table(evaluations: Sequence[dict[str, Any]]) -> Table:
     made = Table(
         title="Returns, undiscounted",
         caption="[ ]: 95 % bootstrap interval. max of n rewards variance: read it "
-        "beside the others only.",
+        f"beside the others only. {other_task_note(evaluations)}".rstrip(),
         box=box.SIMPLE_HEAD,
     )
     made.add_column("")
     for evaluation, label in zip(evaluations, labels(evaluations), strict=True):
         made.add_column(escape(f"{label}\n{_sample(evaluation)}"), justify="right")
     for unit, key in (("return", None), ("D4RL score", "normalised")):
-        found = [e if key is None else e[key] for e in evaluations]
-        if all(statistics is None for statistics in found):
+        if key is not None and all(e[key] is None for e in evaluations):
             continue
         if key is not None:
             made.add_section()
         for path, heading in COLUMNS:
-            cells = ["-" if one is None else _cell(one, path, "\n") for one in found]
+            cells = [_cell(pick(one, path, key), "\n") for one in evaluations]
             first = heading if key is None else f"{heading}\n{unit}"
             made.add_row(first, *map(escape, cells))
     return made
@@ -104,15 +134,12 @@ def plain_table(evaluations: Sequence[dict[str, Any]]) -> str:
     lines = [["run", "environment", "unit", "seeds", "tasks", "rollouts", "trials"]]
     lines[0] += [heading for _, heading in COLUMNS]
     for evaluation, label in zip(evaluations, labels(evaluations), strict=True):
-        for unit, statistics in (
-            ("return", evaluation),
-            ("D4RL score", evaluation["normalised"]),
-        ):
-            if statistics is None:
+        for unit, key in (("return", None), ("D4RL score", "normalised")):
+            if key is not None and evaluation[key] is None:
                 continue
             line = [label, evaluation["conditions"]["environment"], unit]
             line += [str(evaluation["counts"][name]) for name in lines[0][3:7]]
-            line += [_cell(statistics, path, " ") for path, _ in COLUMNS]
+            line += [_cell(pick(evaluation, path, key), " ") for path, _ in COLUMNS]
             lines.append(line)
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
@@ -123,8 +150,9 @@ def plain_table(evaluations: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _cell(statistics: dict[str, Any], path: tuple[str, ...], separator: str) -> str:
-    entry = pick(statistics, path)
+def _cell(entry: dict[str, Any] | None, separator: str) -> str:
+    if entry is None:
+        return "-"
     return f"{number(entry['value'])}{separator}{interval(entry)}"
 
 

@@ -12,29 +12,42 @@ import pytest
 PROGRAM = Path(__file__).with_name("acting_process.py")
 
 
-def start(processes: int, devices: int) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    words = f"--processes {processes} --devices {devices} --address {address}"
-    return [
-        subprocess.Popen(
-            [sys.executable, PROGRAM, *words.split(), "--process", str(process)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(processes)
-    ]
+@pytest.fixture
+def start():
+    """Starts processes, and kills all of them at the end, whatever became of them."""
+    started: list[subprocess.Popen] = []
+
+    def begin(processes: int, devices: int) -> list[subprocess.Popen]:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        words = f"--processes {processes} --devices {devices} --address {address}"
+        for process in range(processes):
+            started.append(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        PROGRAM,
+                        *words.split(),
+                        "--process",
+                        str(process),
+                    ],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        return started[-processes:]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def logits(started: list[subprocess.Popen]) -> list[np.ndarray]:
     """What each of the processes printed, `[steps rows outputs]`."""
-    try:
-        ended = [process.communicate(timeout=120) for process in started]
-    finally:
-        for process in started:
-            process.kill()
+    ended = [process.communicate(timeout=120) for process in started]
     for process, (_, error) in zip(started, ended, strict=True):
         assert process.returncode == 0, error
     # Gloo says who it is connected to on the same stream, before.
@@ -42,7 +55,7 @@ def logits(started: list[subprocess.Popen]) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-def test_two_processes_act_as_one():
+def test_two_processes_act_as_one(start):
     alone, shared = start(1, 1), start(2, 2)
     (one,) = logits(alone)
     for each in logits(shared):

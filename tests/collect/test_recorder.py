@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ring_rl.collect import DarkRoomBehaviour, UniformBehaviour, record
+from ring_rl.collect import DarkRoomBehaviour, UniformBehaviour, record, record_trials
 from ring_rl.envs import make_vector, split_tasks
 from ring_rl.types import Discrete, Spaces
 
@@ -22,7 +22,9 @@ class Countdown:
 
     def reset(self, rows, tasks=None):
         for row in np.flatnonzero(rows):
-            self.state[row] = int(tasks[row]), 0
+            # Without tasks a row keeps its own.
+            task = self.state[row, 0] if tasks is None else int(tasks[row])
+            self.state[row] = task, 0
         self.live |= rows
         return self.state.copy()
 
@@ -86,6 +88,55 @@ def test_types_are_those_of_the_contract():
         continuous.final_observation,
     ):
         assert array.dtype == np.float32
+
+
+class BothAtOnce(Countdown):
+    """Says, as Gymnasium's TimeLimit, that time is up where an episode terminates."""
+
+    def step(self, actions):
+        observations, rewards, terminated, truncated = super().step(actions)
+        return observations, rewards, terminated, truncated | terminated
+
+
+def test_an_episode_that_terminates_as_its_time_is_up_is_not_cut():
+    cut, ended = record(BothAtOnce(2), Echo(), tasks=["2", "3"], seed=0)
+    assert (cut.terminated, cut.truncated, cut.discounts[-1]) == (False, True, 1)
+    assert (ended.terminated, ended.truncated, ended.discounts[-1]) == (True, False, 0)
+
+
+class Stays:
+    """A policy with a context that does not move, and keeps what it is told."""
+
+    def __init__(self, rows):
+        self.rows, self.told = rows, []
+
+    def act(self, observations):
+        return np.zeros(self.rows, np.int32)
+
+    def observe(self, rewards, terminated, truncated):
+        self.told.append((terminated, truncated))
+
+
+def test_a_row_keeps_the_task_that_it_drew_for_all_its_trials():
+    environment = make_vector(ROOM, 6, seed=0, size=4, max_steps=3)
+    played = list(
+        record_trials(
+            environment, Stays(6), tasks=["", "0,3", "", "", "", ""], trials=4
+        )
+    )
+    rows = [{one.episode.task for one in played[i : i + 4]} for i in range(0, 24, 4)]
+    assert all(len(tasks) == 1 for tasks in rows)
+    assert rows[1] == {"0,3"} and len(set.union(*rows)) > 2 and "" not in rows[0]
+
+
+def test_trials_that_terminate_as_their_time_is_up_are_not_cut():
+    environment, policy = BothAtOnce(1), Stays(1)
+    one, two = record_trials(environment, policy, tasks=["3"], trials=2)
+    for recorded in (one, two):
+        assert recorded.episode.terminated and not recorded.episode.truncated
+    assert not any(
+        (terminated & truncated).any() for terminated, truncated in policy.told
+    )
 
 
 def test_no_tasks_no_episodes():

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from ring_rl.agents import AgenticTransformer, DecisionTransformer
+from ring_rl.agents import AgenticTransformer, BehaviorCloning, DecisionTransformer
 from ring_rl.cli import main
 from ring_rl.collect import DarkRoomBehaviour, record
 from ring_rl.configs import asked as asked_module
 from ring_rl.configs import evaluating
 from ring_rl.configs.asked import Asked
 from ring_rl.configs.controls import Control
-from ring_rl.configs.datasets import Derived, write_derived
+from ring_rl.configs.datasets import Derived, derive, write_derived
 from ring_rl.configs.demonstrations import open_demonstrations
 from ring_rl.configs.evaluating import evaluate
 from ring_rl.configs.run import Collected, DarkRoom, EvaluationConfig, RunConfig
@@ -107,14 +107,19 @@ def test_what_was_rolled_out_before_ctrl_c_is_gone_on_from(run, rolled_out, caps
     assert not (folder / "unfinished").exists()
 
 
-@pytest.mark.parametrize("change", ["target", "seed", "broken"])
+@pytest.mark.parametrize("change", ["target", "seed", "broken", "weights"])
 def test_what_is_of_something_else_is_not_gone_on_from(run, rolled_out, change):
     rolled_out.allowed = 1
+    weights = run / "seed-0" / "checkpoints" / str(CONFIG.loop.steps) / "weights"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"1234")
     with pytest.raises(KeyboardInterrupt):
         evaluate(run)
     file = run / "evaluation" / "unfinished" / "seed-0.json"
     if change == "broken":
         file.write_bytes(file.read_bytes()[:-9])
+    elif change == "weights":
+        weights.write_bytes(b"1235")
     else:
         content = json.loads(file.read_text())
         identity = content["identity"]
@@ -277,6 +282,10 @@ def test_demonstrations_are_read_and_recorded(run, rolled_out, dataset):
         ({"control": "cleared", "demonstrations": True}, "would be cleared too"),
         ({"demonstrations": True, "demonstrations_per_row": 7}, "found 6"),
         ({"target": "many"}, "target: expected a number"),
+        ({"target": "120%"}, "percentile such as 95%, found '120%'"),
+        ({"target": "nan"}, "target: expected a number"),
+        ({"control": "cleared:0"}, "cleared:K or unsorted, found 'cleared:0'"),
+        ({"control": "any"}, "expected none, other-task"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(run, dataset, options, message):
@@ -306,8 +315,45 @@ def test_a_cleared_context_is_that_of_an_agent_that_clears_it():
     assert agent == dataclasses.replace(CONFIG.agent, trials_in_context=2)
     assert str(Control.parse("cleared")) == "cleared:1"
     decision = DecisionTransformer()
-    with pytest.raises(ValueError, match="clears its context after 1 anyway"):
+    with pytest.raises(ValueError, match="clears its context after every trial"):
         Control("cleared", 1).check(decision, tasks=1, trials=4, demonstrations=0)
+
+
+FORGETS = dataclasses.replace(CONFIG.agent, trials_in_context=3)
+SHUFFLED = dataclasses.replace(CONFIG.agent, chains=ChainConfig(order="shuffled"))
+
+
+@pytest.mark.parametrize(
+    ("control", "agent", "trials", "demonstrations", "message"),
+    [
+        ("other-task", DecisionTransformer(), 4, 0, "at the last of 4, found one"),
+        ("other-task", BehaviorCloning(), 4, 0, "after every step"),
+        ("other-task", FORGETS, 4, 0, "after every 3 trials"),
+        ("other-task", FORGETS, 3, 1, "after every 3 trials"),
+        ("none", DecisionTransformer(), 4, 2, "demonstrations: .* every trial, and 2"),
+        ("none", BehaviorCloning(), 4, 2, "demonstrations: .* after every step"),
+        ("none", FORGETS, 4, 3, "demonstrations: .* every 3 trials, and 3 a row"),
+        ("other-task", FORGETS, 4, 6, "demonstrations: .* every 3 trials, and 6"),
+        ("unsorted", SHUFFLED, 4, 2, "in such an order anyway"),
+        ("unsorted", DecisionTransformer(), 4, 2, "every trial, and 2 a row"),
+        ("cleared:3", FORGETS, 9, 0, "remembers more trials"),
+        ("cleared", BehaviorCloning(), 4, 0, "after every step"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(
+    control, agent, trials, demonstrations, message
+):
+    asked = {"tasks": 2, "trials": trials, "demonstrations": demonstrations}
+    with pytest.raises(ValueError, match=message):
+        Control.parse(control).check(agent, **asked)
+    # One trial more or less is enough where the agent remembers at all.
+    if agent is FORGETS and control != "cleared:3":
+        for more in (-1, 1):
+            if demonstrations:
+                asked["demonstrations"] = demonstrations + more
+            else:
+                asked["trials"] = trials + more
+            Control.parse(control).check(agent, **asked)
 
 
 def test_a_target_is_given_or_of_the_training_data(run, monkeypatch, dataset):
@@ -315,6 +361,34 @@ def test_a_target_is_given_or_of_the_training_data(run, monkeypatch, dataset):
     assert (given["target_return"], given["target_rule"]) == (1.5, "given")
     store = open_demonstrations(dataset, 1).store
     monkeypatch.setattr(asked_module, "open_datasets", lambda config: [store])
+    with pytest.raises(ValueError, match="different are scaling, steps, episodes;"):
+        evaluate(run, Asked(target="50%"))
+    same = dataclasses.replace(derive(CONFIG, [store]), target_return=2.0)
+    for seed in (0, 1):
+        (run / f"seed-{seed}" / "data.json").unlink()
+        write_derived(run / f"seed-{seed}" / "data.json", same)
     drawn = evaluate(run, Asked(target="50%"))["conditions"]
     assert drawn["target_return"] == np.median(store.returns)
     assert drawn["target_rule"] == "50th percentile of the training returns"
+
+
+def test_only_what_is_not_as_the_run_has_it_makes_a_folder_of_its_own():
+    def name(**asked):
+        return Asked(**asked).folder(CONFIG, None).as_posix()
+
+    own = CONFIG.evaluation
+    assert name() == "evaluation"
+    assert "evaluation" == name(
+        environment=ROOM.id,
+        trials=own.trials,
+        episodes=own.rollouts,
+        temperature=own.temperature,
+        target="95.0%",
+    )
+    assert name(trials=9, control="cleared:2") == (
+        "evaluations/trials-9_control-cleared-2"
+    )
+    assert name(target="50.00%") == "evaluations/target-50%"
+    ids = ("a/b", "a-b", "a:b", "a_b")
+    folders = {name(environment=env_id) for env_id in ids}
+    assert len(folders) == 4 and all(one.count("/") == 1 for one in folders)

@@ -1,6 +1,8 @@
 """Rows in several processes are rows in one, and their faults are told apart."""
 
+import errno
 import functools
+import multiprocessing
 import os
 import signal
 import sys
@@ -136,7 +138,9 @@ def test_a_process_that_is_ended_is_one_line(start):
 
 def test_the_faster_number_of_processes_is_chosen(monkeypatch):
     make = functools.partial(make_vector, ROOM, seed=0)
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    # Cores that are there and may not be used do not count.
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda who: {3, 5})
     started = []
 
     class Pretended:
@@ -162,3 +166,54 @@ def test_the_faster_number_of_processes_is_chosen(monkeypatch):
     # Too fast to be worth a try.
     speed = 1e-5
     assert choose_processes(make, 4) == 1 and len(started) == 2
+    # Many cores are not all tried.
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda who: set(range(200)))
+    speed = 0.02
+    assert choose_processes(make, 64) == 16
+
+
+def test_what_was_started_is_ended_where_the_next_cannot_be(monkeypatch):
+    context = multiprocessing.get_context("spawn")
+    real, begun = context.Process.start, []
+
+    def begin(process):
+        if begun:
+            raise OSError(errno.EAGAIN, "no more processes")
+        begun.append(process)
+        real(process)
+
+    monkeypatch.setattr(context.Process, "start", begin)
+    with pytest.raises(OSError, match="no more processes"):
+        ProcessRows(functools.partial(make_vector, ROOM, seed=0), 2, processes=2)
+    assert begun[0].exitcode is not None
+
+
+@pytest.mark.parametrize(
+    ("broken", "message", "left"), [(1, "motor", [1]), (0, "no process", [1, 4])]
+)
+def test_an_error_while_processes_are_chosen_leaves_nothing_open(
+    monkeypatch, broken, message, left
+):
+    closed = []
+
+    class Rows:
+        def __init__(self, rows):
+            self.rows = rows
+
+        def close(self):
+            closed.append(self.rows)
+
+    def seconds(environment, steps):
+        if environment.rows == broken:
+            raise ValueError("the motor is hot")
+        return [1.0] * steps
+
+    def processes(make, rows, processes):
+        raise ValueError("no process to be had")
+
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda who: {0, 1})
+    monkeypatch.setattr(module, "_step_seconds", seconds)
+    monkeypatch.setattr(module, "ProcessRows", processes)
+    with pytest.raises(ValueError, match=message):
+        choose_processes(Rows, 4)
+    assert closed == left

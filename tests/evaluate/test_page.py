@@ -4,6 +4,8 @@ import base64
 import dataclasses
 import html.parser
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from ring_rl.evaluate.page import html_page
 from ring_rl.evaluate.pictures import name_all
 from ring_rl.evaluate.protocol import Conditions, summarise, timing
 from ring_rl.evaluate.report import write_evaluation
+from ring_rl.evaluate.tables import number
 from ring_rl.types import Rollouts
 
 CONDITIONS = Conditions(
@@ -60,6 +63,7 @@ def write_run(folder, seed, *, made=40, name="dark_room"):
 
 
 def write_look(folder, **changes):
+    evaluation = json.loads((folder / "evaluation.json").read_text())
     steps = [[0.1, 0.1, 0.1, 0.1], [0.2, 0.2, 0.1, 0.1], [0.0, None, None, None]]
     by_trial = [0.4, 0.6, 0.0]
     look = {
@@ -69,6 +73,8 @@ def write_look(folder, **changes):
         "by_trial": by_trial, "by_layer_and_trial": [by_trial, by_trial],
         "by_trial_and_step": steps, "moments": [1, 4],
         "by_moment_and_trial": [by_trial, by_trial],
+        "conditions": evaluation["conditions"],
+        "trials": evaluation["counts"]["trials"],
     }  # fmt: skip
     (folder / "attention.json").write_text(json.dumps({**look, **changes}))
 
@@ -215,8 +221,17 @@ def test_an_evaluation_finds_its_runs_beside_it(runs):
     assert trained_for(contents.evaluated[0], contents.histories)
 
 
+@pytest.mark.parametrize("inner", ["evaluation", "evaluations/trials-4"])
+def test_an_evaluation_that_one_stands_in_finds_its_runs(tmp_path, monkeypatch, inner):
+    write_run(tmp_path / "run", 0)
+    monkeypatch.chdir(write_evaluated(tmp_path / "run" / inner, (0,)))
+    contents = gather([Path(".")])
+    assert len(trained_for(contents.evaluated[0], contents.histories)) == 1
+    assert contents.problems == []
+
+
 def test_tasks_by_themselves(runs):
-    own, control, _ = gather([runs]).evaluated
+    own, control, hopper = gather([runs]).evaluated
     rollouts = [make_rollouts(seed) for seed in (0, 1)]
     rows = np.concatenate([one.returns[1::4] for one in rollouts])
     first, last, count = by_task(own)["goal 1"]
@@ -224,6 +239,25 @@ def test_tasks_by_themselves(runs):
     assert count == 8
     # Its first trial was played in another task.
     assert by_task(control)["goal 1"][0] is None
+    assert by_task(hopper)["goal 1"][0] is not None
+
+
+def test_what_was_played_in_another_task_is_not_shown(runs):
+    contents = gather([runs])
+    control = contents.evaluated[1].evaluation
+    text, pictures = html_page(contents)
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", text, re.DOTALL)
+    mine = [row for row in rows if "other-task" in row]
+    statistics, *_ = mine
+    assert statistics.count("<td>-</td>") == 4
+    assert number(control["last"]["value"]) in statistics
+    for row in [row for row in mine if "), seed " in row]:
+        assert row.count("<td>-</td>") == 4
+    assert text.count("played in another task") > 3
+    for one in pictures:
+        if one.file.endswith("by_trial_ring_rl-DarkRoom-v0.png"):
+            value = number(control["last"]["value"])
+            assert f"(control: other-task) at {value} in trial 4" in one.alt
 
 
 def test_attention_is_shown_where_it_was_looked_at(runs):
@@ -240,9 +274,68 @@ def test_attention_is_shown_where_it_was_looked_at(runs):
     write_look(folder, steps_seen=[0, 0, 1])
     pictures = html_page(gather([runs]))[1]
     assert sum(one.file.startswith("attention") for one in pictures) == 1
-    (folder / "attention.json").write_text('{"seed": 0}')
-    problems = gather([runs]).problems
-    assert sum("attention.json: cannot be read" in line for line in problems) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": "0"},
+        {"task": 3},
+        {"temperature": None},
+        {"returns": ["1", "x", "y"]},
+        {"returns": 5},
+        {"by_trial": [0.5, 0.5]},
+        {"steps_seen": [0, 0, 0]},
+        {"moments": []},
+        {"by_trial_and_step": [[0.1], ["x"], [None]]},
+        {"layers": 3},
+    ],
+)
+def test_attention_of_other_types_is_said(runs, changes):
+    folder = runs / "agent" / "evaluation"
+    write_look(folder, **changes)
+    contents = gather([runs])
+    assert contents.looks[0] is None
+    lines = [line for line in contents.problems if "attention.json" in line]
+    assert len(lines) == 1 and "cannot be read" in lines[0]
+
+
+def test_attention_under_other_conditions_is_not_shown(runs):
+    folder = runs / "agent" / "evaluation"
+    other = dataclasses.asdict(dataclasses.replace(CONDITIONS, temperature=0.5))
+    for changes in ({"conditions": other}, {"trials": 9}, {"seed": 7}):
+        write_look(folder, **changes)
+        contents = gather([runs])
+        assert contents.looks[0] is None
+        assert sum("look again with --attention" in x for x in contents.problems) == 1
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("metrics.jsonl", "[1]", "metrics.jsonl, line 1"),
+        ("metrics.jsonl", '{"step": 1}\n{"loss": 1}', "metrics.jsonl, line 2"),
+        ("metrics.jsonl", '{"step": Infinity}', "metrics.jsonl, line 1"),
+        ("metrics.jsonl", DEEP, "RecursionError"),
+        ("config.json", DEEP, "RecursionError"),
+        ("config.json", '{"name": "x", "seed": 0, "loop": 5}', "TypeError"),
+        ("config.json", '{"name": ["x"], "seed": 0}', "TypeError"),
+        ("evaluation/attention.json", DEEP, "RecursionError"),
+        ("evaluation/attention.json", "[]", "TypeError"),
+    ],
+)
+def test_one_bad_file_does_not_cost_the_report(tmp_path, file, content, said):
+    write_run(tmp_path / "run", 0)
+    write_evaluated(tmp_path / "run" / "evaluation", (0,))
+    (tmp_path / "run" / file).write_text(content)
+    (tmp_path / "run" / "evaluation" / "timing.json").write_text('{"seeds": 5}')
+    contents = gather([tmp_path])
+    assert len(contents.evaluated) == 1
+    (line,) = contents.problems
+    assert said in line and str(tmp_path / "run") in line
 
 
 def test_recordings_are_embedded_up_to_a_limit(runs, monkeypatch):

@@ -53,6 +53,17 @@ def test_statistics_by_hand():
     assert result["normalised"] is None
 
 
+def test_trials_in_another_task_are_counted():
+    control = dataclasses.replace(CONDITIONS, control="other-task")
+    found = [
+        summarise([rollouts(returns)], conditions, seeds=[0])["other_task_trials"]
+        for conditions in (CONDITIONS, control)
+        for returns in ([[1, 5, 3], [2, 0, 4]], [[1], [2]])
+    ]
+    # In a single trial the other task was in demonstrations alone.
+    assert found == [0, 0, 2, 0]
+
+
 def test_first_and_last_are_the_ends_of_the_curve_with_their_intervals():
     returns = np.random.default_rng(0).normal(size=(30, 5))
     result = summarise([rollouts(returns)], CONDITIONS, seeds=[0])

@@ -131,10 +131,32 @@ def test_a_folder_without_evaluations_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "rollouts.json"])
-@pytest.mark.parametrize("content", ["", "[]", '{"conditions": {"name": "x"}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"conditions": {"name": "x"}}', "[" * 100_000]
+)
 def test_a_damaged_file_is_named(tmp_path, name, content):
     write(tmp_path)
     (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name}: .*evaluate the run again"):
+        combine([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("evaluation.json", "control", ["x"]),
+        ("evaluation.json", "environment", 5),
+        ("evaluation.json", "temperature", "1"),
+        ("evaluation.json", "target_return", float("nan")),
+        ("rollouts.json", "tasks", [["x"]] * 16),
+        ("rollouts.json", "seed", float("inf")),
+    ],
+)
+def test_a_field_of_another_type_is_damage(tmp_path, name, field, value):
+    write(tmp_path)
+    plain = json.loads((tmp_path / name).read_text())
+    (plain["conditions"] if name == "evaluation.json" else plain[0])[field] = value
+    (tmp_path / name).write_text(json.dumps(plain))
     with pytest.raises(ValueError, match=f"{name}: .*evaluate the run again"):
         combine([tmp_path])
 
@@ -161,6 +183,10 @@ def test_a_picture_names_what_it_shows(tmp_path):
         "dark_room (control: other-task)",
     ]
     assert dark_room.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+    # Of the control, what was played in the rows' own tasks.
+    assert list(dark_room.lines[1].get_xdata()) == [4]
+    assert "in another task" in " ".join(dark_room.texts[0].get_text().split())
+    assert "in another task" not in hopper.texts[0].get_text()
     assert "2 seeds" in dark_room.texts[0].get_text()
     assert all(tick == int(tick) for tick in dark_room.get_xticks())
     assert "agentic_transformer on Hopper-v5" in hopper.get_title(loc="left")
@@ -182,5 +208,13 @@ def test_tables_have_all_statistics(tmp_path):
             assert word in text
         entry = found[0]["last"]
         assert f"[{entry['low']:.2f}, {entry['high']:.2f}]" in text
+    # Of the control only the last trial is in the rows' own tasks.
+    assert "another task" in texts[0]
+    (line,) = [x for x in texts[1].splitlines() if "other-task" in x]
+    assert line.split().count("-") == 4
+    for name in ("first", "mean", "max_of_n", "gain"):
+        assert f"{found[1][name]['value']:.2f} " not in line
+    for entry in (found[1]["last"], found[1]["iqm"]["last"]):
+        assert f"[{entry['low']:.2f}, {entry['high']:.2f}]" in line
     # A line for each evaluation, and a second one for Hopper's D4RL score.
     assert len(texts[1].splitlines()) == 1 + 3 + 1
