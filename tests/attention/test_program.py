@@ -200,6 +200,9 @@ def test_pairs_are_visited_whole_or_in_pieces_or_not_at_all(lengths, rule):
         # And the list of each first tile begins where it should.
         counts = cells(visits, size)[::size, ::size].sum(axis=1)
         np.testing.assert_array_equal(np.diff(visits.starts), counts)
+        # First tiles without work are passed over.
+        busy = np.asarray(visits.busy)[: int(visits.busy_count)]
+        np.testing.assert_array_equal(busy, np.flatnonzero(counts))
     in_tiles = seen.reshape(len(seen) // tile, tile, -1, tile)
     expected = np.kron(in_tiles.all(axis=(1, 3)), np.ones((tile, tile), bool))
     np.testing.assert_array_equal(cells(whole, tile), expected)
