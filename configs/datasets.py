@@ -232,7 +232,9 @@ def read_derived(path: Path) -> Derived:
                 "scaling": Scaling(**scaling),
             }
         )
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{path}: expected what `ring-rl train` writes, found something else "
             f"({type(error).__name__}: {error})"

@@ -31,7 +31,9 @@ def from_json(text: str, where: str) -> RunConfig:
     """Undoes `to_json`; raises ValueError for anything else, naming `where`."""
     try:
         return _build(RunConfig, json.loads(text), "")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        ValueError, TypeError, KeyError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{where}: expected a configuration of this version of ring_rl, found "
             f"something else ({error})"

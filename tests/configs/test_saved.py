@@ -34,3 +34,8 @@ def test_other_content_is_refused(change, message):
     change(plain)
     with pytest.raises(ValueError, match=f"^here: .*{message}"):
         from_json(json.dumps(plain), "here")
+
+
+def test_a_file_nested_without_end_is_refused():
+    with pytest.raises(ValueError, match="^here: expected a configuration"):
+        from_json("[" * 100_000, "here")
