@@ -31,6 +31,10 @@ def _forget_programs():
     gc.collect()
 
 
+# Where slow tests run too, and files side by side, none of these is left to the end.
+LONGEST = ("test_quickstart.py", "test_readme.py", "test_notebooks.py")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run slow tests too")
 
@@ -38,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
+    if config.getoption("--run-slow"):
+        items.sort(key=lambda item: item.path.name not in LONGEST)
     skip_slow = pytest.mark.skip(reason="slow: give --run-slow to run it")
     skip_gpu = pytest.mark.skip(reason="no GPU in this process")
     for item in items:
