@@ -97,7 +97,7 @@ class Film:
 
 def _smaller(
     picture: UInt8[np.ndarray, "height width 3"],
-) -> UInt8[np.ndarray, "height width 3"]:
+) -> UInt8[np.ndarray, "lower narrower 3"]:
     height, width = picture.shape[:2]
     if height <= _HEIGHT:
         return picture

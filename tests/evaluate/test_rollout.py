@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from ring_rl.agents import AgenticTransformer
 from ring_rl.envs import make_vector
+from ring_rl.evaluate.film import _smaller
 from ring_rl.evaluate.rollout import rollout
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.nn.trunk import TrunkConfig
@@ -272,3 +273,9 @@ def test_cart_pole_twice_is_the_same(cart_pole):
     # Terminated, or cut off at the time limit.
     np.testing.assert_array_equal(one.terminated, one.lengths < 50)
     assert one.lengths.min() >= 5 and one.terminated.any()
+
+
+def test_a_large_picture_is_filmed_smaller():
+    picture = np.zeros((400, 300, 3), np.uint8)
+    assert _smaller(picture).shape == (200, 150, 3)
+    np.testing.assert_array_equal(_smaller(picture[:90]), picture[:90])
