@@ -121,7 +121,7 @@ class _Critics(nnx.Module):
         return jnp.stack([self.one(x)[:, 0], self.two(x)[:, 0]])
 
 
-def _network(inputs: int, width: int, outputs: int, rngs: nnx.Rngs) -> nnx.Sequential:
+def _network(inputs: int, width: int, outputs: int, rngs: nnx.Rngs) -> Any:
     return nnx.Sequential(
         nnx.Linear(inputs, width, rngs=rngs), nnx.relu,
         nnx.Linear(width, width, rngs=rngs), nnx.relu,
