@@ -1,9 +1,14 @@
 """Presets, as values, and what runs them."""
 
-from ring_rl.configs import dark_room, gym_mujoco, point_mass
+from ring_rl.configs import dark_room, exorl, gym_mujoco, point_mass
 from ring_rl.configs.run import RunConfig as RunConfig
 
-_PRESETS = {**dark_room.PRESETS, **point_mass.PRESETS, **gym_mujoco.PRESETS}
+_PRESETS = {
+    **dark_room.PRESETS,
+    **point_mass.PRESETS,
+    **exorl.PRESETS,
+    **gym_mujoco.PRESETS,
+}
 
 
 def presets() -> dict[str, RunConfig]:

@@ -16,7 +16,8 @@ and 4.7 (of 8.5 at best).
 import dataclasses
 
 from ring_rl.agents import AgenticTransformer, BehaviorCloning, DecisionTransformer
-from ring_rl.configs.run import Collected, DarkRoom, EvaluationConfig, RunConfig
+from ring_rl.configs.run import DarkRoom, EvaluationConfig, RunConfig
+from ring_rl.configs.sources import Collected
 from ring_rl.data.chains import ChainConfig
 from ring_rl.data.loader import LoaderConfig
 from ring_rl.nn.trunk import TrunkConfig

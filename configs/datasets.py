@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ring_rl.collect import DarkRoomBehaviour, GoalSeekingBehaviour, record
-from ring_rl.configs.run import Collected, DarkRoom, Gymnasium, PointMass, RunConfig
+from ring_rl.configs.exploring import open_explored
+from ring_rl.configs.run import DarkRoom, Gymnasium, PointMass, RunConfig
+from ring_rl.configs.sources import Collected, Explored
 from ring_rl.configs.targets import Target
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.manifest import spaces_from_json, spaces_to_json
@@ -30,6 +32,8 @@ def open_datasets(config: RunConfig) -> list[EpisodeStore]:
       ValueError: no dataset is named, one cannot be read, or their spaces differ.
     """
     data, environment = config.data, config.environment
+    if isinstance(data, Explored):
+        return open_explored(environment, data)
     if isinstance(data, Collected):
         if isinstance(environment, Gymnasium):
             raise ValueError(

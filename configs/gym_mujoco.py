@@ -14,7 +14,8 @@ that it needs, and a gain over trials is not to be expected.
 import dataclasses
 
 from ring_rl.agents import AgenticTransformer, BehaviorCloning, DecisionTransformer
-from ring_rl.configs.run import Dataset, EvaluationConfig, Gymnasium, RunConfig
+from ring_rl.configs.run import EvaluationConfig, Gymnasium, RunConfig
+from ring_rl.configs.sources import Dataset
 from ring_rl.data.chains import ChainConfig
 from ring_rl.data.loader import LoaderConfig
 from ring_rl.nn.trunk import TrunkConfig

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 Config = TypeVar("Config")
 
 
-def parse_overrides(preset: Config, words: Sequence[str], *, name: str) -> Config:
+def parse_overrides(
+    preset: Config, words: Sequence[str], *, name: str, command: str = "train"
+) -> Config:
     """Returns the preset with fields replaced, `--agent.width 128` and the like.
 
     Args:
@@ -19,6 +21,7 @@ def parse_overrides(preset: Config, words: Sequence[str], *, name: str) -> Confi
       words: the command line, split; `--help` prints all fields with their defaults and
         raises `SystemExit`.
       name: of the preset, for the help and for errors.
+      command: that takes the words; likewise.
 
     Raises:
       ValueError: a field that is unknown, or a value that it cannot take, in one line.
@@ -31,7 +34,7 @@ def parse_overrides(preset: Config, words: Sequence[str], *, name: str) -> Confi
         with contextlib.redirect_stderr(boxed):
             parsed, unknown = tyro.cli(
                 tyro.conf.AvoidSubcommands[type(preset)],
-                prog=f"ring-rl train {name}",
+                prog=f"ring-rl {command} {name}",
                 args=list(words),
                 default=preset,
                 return_unknown_args=True,
@@ -39,14 +42,17 @@ def parse_overrides(preset: Config, words: Sequence[str], *, name: str) -> Confi
     except SystemExit as error:
         if not error.code:
             raise
-        raise ValueError(f"{_one_line(boxed.getvalue(), words)}{_see(name)}") from None
+        raise ValueError(
+            f"{_one_line(boxed.getvalue(), words)}{_see(name, command)}"
+        ) from None
     if unknown:
-        raise ValueError(f"{_unknown(preset, unknown[0])}{_see(name)}")
+        raise ValueError(f"{_unknown(preset, unknown[0])}{_see(name, command)}")
     return parsed
 
 
-def _see(name: str) -> str:
-    return f" (ring-rl train {name} --help lists the fields)"
+def _see(name: str, command: str) -> str:
+    preset = name if command == "train" else "PRESET"
+    return f" (ring-rl train {preset} --help lists the fields)"
 
 
 def _unknown(preset: Any, word: str) -> str:

@@ -4,7 +4,8 @@
     ring-rl train point-mass-4 --seeds 0,1,2          # up to 4, cleared every 4 trials
     ring-rl train point-mass-dt --seeds 0,1,2         # Decision Transformer
     ring-rl evaluate runs/point-mass --control other-task
-    ring-rl train point-mass-maze                     # ExoRL's walls in the way
+    ring-rl study point-mass-maze --seeds 0,1,2       # ExoRL's walls in the way
+    ring-rl study point-mass-ablations                # what matters
 
 The goal is anywhere in the arena, and the observation is where the mass is and how fast
 it goes: only rewards tell. 512 goals to train on and 16 held out, ExoRL's four corners
@@ -20,7 +21,8 @@ best about 17: Agentic Transformer 1.9 and 9.5, Decision Transformer 0.8 and 0.8
 import dataclasses
 
 from ring_rl.agents import AgenticTransformer, DecisionTransformer
-from ring_rl.configs.run import Collected, EvaluationConfig, PointMass, RunConfig
+from ring_rl.configs.run import EvaluationConfig, PointMass, RunConfig
+from ring_rl.configs.sources import Collected
 from ring_rl.data.chains import ChainConfig
 from ring_rl.data.loader import LoaderConfig
 from ring_rl.nn.trunk import TrunkConfig
@@ -60,12 +62,18 @@ DECISION = dataclasses.replace(
     agent=DecisionTransformer(trunk=_TRUNK, bins=_BINS),
 )
 
-MAZE = dataclasses.replace(
-    AGENTIC,
-    name="point-mass-maze",
-    environment=PointMass(walls=True, max_steps=40),
-    loader=LoaderConfig(rows=8, row_steps=640),
-)
+
+def _in_the_maze(config: RunConfig) -> RunConfig:
+    """With ExoRL's walls in the way: longer episodes, from a corner."""
+    return dataclasses.replace(
+        config,
+        name=config.name.replace("point-mass", "point-mass-maze"),
+        environment=PointMass(walls=True, max_steps=40),
+        loader=LoaderConfig(rows=8, row_steps=640),
+    )
+
+
+MAZE, MAZE_FEWER, MAZE_DECISION = map(_in_the_maze, (AGENTIC, FEWER, DECISION))
 
 PRESETS = {
     "point-mass": (AGENTIC, "Agentic Transformer, hidden goal, 16 trials in a context"),
@@ -75,4 +83,6 @@ PRESETS = {
     ),
     "point-mass-dt": (DECISION, "Decision Transformer on the same data and protocol"),
     "point-mass-maze": (MAZE, "the first with ExoRL's walls in the way, 40 steps"),
+    "point-mass-maze-4": (MAZE_FEWER, "with walls, up to 4, cleared every 4 trials"),
+    "point-mass-maze-dt": (MAZE_DECISION, "Decision Transformer with walls"),
 }

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, TypeAlias
 
 from ring_rl.agents import AgenticTransformer, BehaviorCloning, DecisionTransformer
+from ring_rl.configs.sources import Collected, Dataset, Explored
 from ring_rl.data.loader import LoaderConfig
 from ring_rl.envs import (
     HIDDEN_TASK_FAMILIES,
@@ -176,66 +177,6 @@ class Gymnasium:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Datasets on disk, in RLDS form; `ring-rl data import` makes one.
-
-    Attributes:
-      path: the folder of one, or of several of the same spaces.
-      weights: of several, how likely a chain is to be of each; equally unless given.
-      normalise: whether observations are brought to mean 0 and deviation 1.
-    """
-
-    path: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()
-    normalise: bool = True
-
-    def __post_init__(self):
-        """Checks the weights."""
-        good = all(0 < weight < float("inf") for weight in self.weights)
-        if not good or len(self.weights) not in (0, len(self.path)):
-            raise ValueError(
-                "data: expected a weight above 0 for each path, found "
-                f"{len(self.path)} paths and weights {list(self.weights)}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Collected:
-    """A dataset that the run collects itself, by its environment's own behaviour.
-
-    Attributes:
-      parent: folder of such datasets; one that is there already is used again.
-      episodes: behaviour episodes a training task.
-      mistaken: share of them that look for the goal in a place drawn at random.
-      relabelled: as many episodes of other tasks are added to each training task, with
-        the rewards that they would have got in it; for a point mass.
-      seed: of the collection.
-      normalise: whether observations are brought to mean 0 and deviation 1.
-    """
-
-    parent: str = "datasets"
-    episodes: int = 200
-    mistaken: float = 0.5
-    relabelled: int = 0
-    seed: int = 0
-    normalise: bool = False
-
-    weights = ()
-
-    def __post_init__(self):
-        """Checks the ranges."""
-        if self.episodes < 1 or min(self.seed, self.relabelled) < 0:
-            raise ValueError(
-                "data: episodes must be at least 1, seed and relabelled at least 0, "
-                f"found {self.episodes}, {self.seed} and {self.relabelled}"
-            )
-        if not 0 <= self.mistaken <= 1:
-            raise ValueError(
-                f"data: mistaken must be from 0 to 1, found {self.mistaken}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """How a trained agent is judged; the same for all agents that are compared.
 
@@ -287,7 +228,7 @@ class RunConfig:
 
     name: str
     agent: AgentConfig
-    data: Dataset | Collected
+    data: Dataset | Collected | Explored
     environment: DarkRoom | PointMass | Gymnasium
     loader: LoaderConfig = LoaderConfig()
     mesh: MeshConfig = MeshConfig()
@@ -312,6 +253,6 @@ KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         AgenticTransformer, DecisionTransformer, BehaviorCloning, DarkRoom, PointMass,
-        Gymnasium, Dataset, Collected,
+        Gymnasium, Dataset, Collected, Explored,
     )
 }  # fmt: skip

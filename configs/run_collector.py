@@ -16,7 +16,7 @@ _ROWS = 16  # environments stepped together
 
 @runtime_checkable
 class NamedEnvironment(MakesEnvironment, Protocol):
-    """An environment by its name and options, as `ring_rl.configs.collecting.Place`."""
+    """An environment by its name and options, as `ring_rl.configs.recording.Place`."""
 
     @property
     def id(self) -> str: ...  # noqa: D102

@@ -55,7 +55,7 @@ def table(names, rows):
 
 # %%
 from ring_rl.collect import DarkRoomBehaviour
-from ring_rl.configs.collecting import collect
+from ring_rl.configs.recording import collect
 from ring_rl.configs.run import DarkRoom
 
 room = DarkRoom(size=5, max_steps=10, held_out=6)

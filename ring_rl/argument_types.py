@@ -39,6 +39,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def gigabytes(text: str) -> float:
+    """A number above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return found
+
+
 def keys(text: str) -> dict[str, str]:
     """Fields and the names of arrays, `observations=obs,rewards=r`."""
     words = text.split(",")

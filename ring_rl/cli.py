@@ -40,7 +40,7 @@ def _run(words: Sequence[str]) -> int:
     found, rest = parser.parse_known_args(join_bounds(words))
     arguments = vars(found)
     command, function = arguments.pop("command"), arguments.pop("function")
-    if command == "train":
+    if command in ("train", "study"):
         arguments["words"] = rest
     elif rest:
         raise ValueError(

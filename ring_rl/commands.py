@@ -8,7 +8,7 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,16 @@ def resolve(preset: str, words: Sequence[str]) -> Any:
     from ring_rl.configs import presets
     from ring_rl.configs.overrides import parse_overrides
 
-    known = presets()
-    if preset not in known:
-        near = difflib.get_close_matches(preset, known, n=1, cutoff=0.4)
+    return parse_overrides(_named(preset, presets(), "preset"), words, name=preset)
+
+
+def _named(name: str, known: Mapping[str, Any], kind: str) -> Any:
+    """Raises ValueError where there is none of the name, with the nearest that is."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"
-        raise ValueError(f"no preset {preset!r}; {hint}")
-    return parse_overrides(known[preset], words, name=preset)
+        raise ValueError(f"no {kind} {name!r}; {hint}")
+    return known[name]
 
 
 def train(
@@ -123,6 +127,47 @@ def report(
     print(f"wrote {out / 'report.html'} and {count} pictures beside it")
 
 
+def study(
+    name: str,
+    words: Sequence[str],
+    *,
+    seeds: tuple[int, ...],
+    rows: str,
+    columns: str,
+    device_memory: float | None,
+    show: bool,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Runs the cells of a study that are missing and prints its table."""
+    runtime.prepare()
+
+    from ring_rl.configs.overrides import parse_overrides
+    from ring_rl.configs.studies import studies
+    from ring_rl.configs.studying import run_study
+
+    found = _named(name, studies(), "study")
+
+    def change(config: Any) -> Any:
+        if not words:
+            return config
+        return parse_overrides(config, words, name=name, command="study")
+
+    directory = runs / found.name
+    run_study(
+        found,
+        directory,
+        seeds=seeds,
+        rows=rows,
+        columns=columns,
+        change=change,
+        device_bytes=None if device_memory is None else round(device_memory * 1e9),
+        show=show,
+    )
+    file = directory / ("table.json" if as_json else "table.md")
+    print(file.read_text(), end="")
+
+
 def bench(benchmark: str, *, as_json: bool, **options: Any) -> None:
     """Runs a benchmark and prints a line for each measurement."""
     from ring_rl.bench.records import heading, line
@@ -143,6 +188,7 @@ def list_known(kind: str, *, root: Path, as_json: bool) -> None:
     """Lists presets, environments and datasets by name, with a line about each."""
     kinds = {
         "presets": _presets,
+        "studies": _studies,
         "envs": _environments,
         "datasets": lambda: _sets(root),
     }
@@ -163,6 +209,15 @@ def _presets() -> dict[str, str]:
     from ring_rl.configs import describe
 
     return describe()
+
+
+def _studies() -> dict[str, str]:
+    from ring_rl.configs.studies import studies
+
+    return {
+        name: f"{study.question} ({len(study.cells)} runs a seed)"
+        for name, study in studies().items()
+    }
 
 
 def _environments() -> dict[str, str]:

@@ -82,11 +82,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(add("train", help="train a preset", add_help=False))
     _add_evaluate(add("evaluate", help="roll a trained run out, print the statistics"))
     _add_report(add("report", help="table, pictures and HTML page of several runs"))
+    _add_study(add("study", help="the table of several runs that answer one question"))
     add_data(add("data", help="import, inspect, relabel and export datasets"))
     _add_bench(
         add("bench", help="time and memory of attention, training, acting and data")
     )
-    _add_list(add("list", help="presets, environments and datasets"))
+    _add_list(add("list", help="presets, studies, environments and datasets"))
     return parser
 
 
@@ -226,13 +227,63 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=commands.report)
 
 
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Trains and evaluates the runs of a study that are missing, and prints its "
+        "table. Any field that all of its presets have can be given as --field value."
+    )
+    parser.usage = "ring-rl study STUDY [options] [--field value ...]"
+    add = parser.add_argument
+    add("name", metavar="STUDY", help="name, see ring-rl list studies")
+    add(
+        "--seeds",
+        type=argument_types.seeds,
+        metavar="S,S,...",
+        default=(0,),
+        help="training seeds, one run each in every cell (default: 0)",
+    )
+    add(
+        "--rows",
+        default="*",
+        metavar="PATTERN",
+        help="rows to run, such as 'walker_*'; all stay in the table (default: all)",
+    )
+    add(
+        "--columns",
+        default="*",
+        metavar="PATTERN",
+        help="columns to run, such as DT (default: all)",
+    )
+    add(
+        "--device-memory",
+        type=argument_types.gigabytes,
+        metavar="GB",
+        help="of a device, in 10^9 bytes: a cell of which the compiler says that an "
+        "update needs more is not run and marked so (default: do not look)",
+    )
+    add(
+        "--show",
+        action="store_true",
+        help="run nothing, print the table of what there is (default: run)",
+    )
+    add(
+        "--runs",
+        type=Path,
+        default=Path("runs/studies"),
+        metavar="DIR",
+        help="parent of the study's folder (default: %(default)s)",
+    )
+    add_json(parser)
+    parser.set_defaults(function=commands.study)
+
+
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     for name, benchmark in add_benchmarks(parser).items():
         benchmark.set_defaults(function=commands.bench, benchmark=name)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
-    kinds = ("presets", "envs", "datasets")
+    kinds = ("presets", "studies", "envs", "datasets")
     parser.add_argument(
         "kind",
         nargs="?",

@@ -26,7 +26,7 @@ def execute(source: Path, directory: Path) -> nbformat.NotebookNode:
         cell["id"] = f"cell-{number}"
     client = NotebookClient(
         notebook,
-        timeout=900,
+        timeout=3600,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,

@@ -101,14 +101,17 @@ def in_a_new_process(code: str) -> str:
 def test_importing_ring_rl_adds_little_to_jax_and_flax():
     code = """if True:
         import os
+        began = os.times()
         import jax, flax.nnx
         before = os.times()
         import ring_rl
         after = os.times()
-        print(after.user + after.system - before.user - before.system)
+        for one, other in (began, before), (before, after):
+            print(other.user + other.system - one.user - one.system)
     """
-    seconds = [float(in_a_new_process(code)) for _ in range(3)]
-    assert statistics.median(seconds) <= 0.3
+    runs = [map(float, in_a_new_process(code).split()) for _ in range(3)]
+    # Of the processor's time, so that a slow machine measures the same.
+    assert statistics.median(ours / theirs for theirs, ours in runs) <= 0.15
 
 
 @pytest.mark.smoke

@@ -33,7 +33,7 @@ def main() -> None:
             options.address,
             options.processes,
             options.process,
-            initialization_timeout=60,
+            initialization_timeout=300,
         )
     from ring_rl.agents import AgenticTransformer
     from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh

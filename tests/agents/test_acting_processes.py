@@ -47,7 +47,7 @@ def start():
 
 def logits(started: list[subprocess.Popen]) -> list[np.ndarray]:
     """What each of the processes printed, `[steps rows outputs]`."""
-    ended = [process.communicate(timeout=120) for process in started]
+    ended = [process.communicate(timeout=900) for process in started]
     for process, (_, error) in zip(started, ended, strict=True):
         assert process.returncode == 0, error
     # Gloo says who it is connected to on the same stream, before.

@@ -44,7 +44,7 @@ def test_a_store_takes_less_memory_than_it_has_bytes():
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     records = [json.loads(line) for line in run.stdout.splitlines()]
     (arrays,) = [r["array_bytes"] for r in records if "array_bytes" in r]

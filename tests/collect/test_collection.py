@@ -14,7 +14,8 @@ import pytest
 
 from ring_rl.cli import main
 from ring_rl.collect import UniformBehaviour, collection
-from ring_rl.configs.collecting import Place, collect, training_tasks
+from ring_rl.configs.collecting import training_tasks
+from ring_rl.configs.recording import Place, collect
 from ring_rl.configs.run import DarkRoom, PointMass
 from ring_rl.data.rlds import read_rlds
 
@@ -255,11 +256,11 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tmp_path, process
     )  # fmt: skip
     kept = tmp_path / ".data.collecting"
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not list(kept.glob("part-*.npz")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130, said

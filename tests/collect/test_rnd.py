@@ -15,7 +15,8 @@ from ring_rl.collect import (
 )
 from ring_rl.collect.parts import part_path, write_part
 from ring_rl.collect.rnd import Explorer
-from ring_rl.configs.collecting import Place, collect_by_name
+from ring_rl.configs.collecting import collect_by_name
+from ring_rl.configs.recording import Place
 from ring_rl.data.rlds import read_rlds
 from ring_rl.types import Continuous, Episode, Spaces
 

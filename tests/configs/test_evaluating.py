@@ -18,8 +18,9 @@ from ring_rl.configs.controls import Control
 from ring_rl.configs.datasets import Derived, derive, write_derived
 from ring_rl.configs.demonstrations import open_demonstrations
 from ring_rl.configs.evaluating import evaluate
-from ring_rl.configs.run import Collected, DarkRoom, EvaluationConfig, RunConfig
+from ring_rl.configs.run import DarkRoom, EvaluationConfig, RunConfig
 from ring_rl.configs.saved import claim_folder
+from ring_rl.configs.sources import Collected
 from ring_rl.data.chains import ChainConfig
 from ring_rl.data.rlds import write_rlds
 from ring_rl.envs import DarkRoomEnv

@@ -6,7 +6,8 @@ import pytest
 from ring_rl.configs import presets
 from ring_rl.configs.collecting import training_tasks
 from ring_rl.configs.datasets import open_datasets
-from ring_rl.configs.run import Collected, DarkRoom, Gymnasium, PointMass
+from ring_rl.configs.run import DarkRoom, Gymnasium, PointMass
+from ring_rl.configs.sources import Collected
 from ring_rl.envs import make_vector
 from ring_rl.envs.hidden_tasks import HiddenTaskEnv
 

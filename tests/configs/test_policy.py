@@ -11,7 +11,8 @@ import ring_rl
 from ring_rl.agents import AgenticTransformer
 from ring_rl.configs import loading
 from ring_rl.configs.datasets import Derived
-from ring_rl.configs.run import Dataset, Gymnasium, RunConfig
+from ring_rl.configs.run import Gymnasium, RunConfig
+from ring_rl.configs.sources import Dataset
 from ring_rl.envs import make_vector
 from ring_rl.evaluate.rollout import rollout
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh

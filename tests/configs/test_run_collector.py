@@ -7,8 +7,8 @@ import pytest
 
 from ring_rl.agents import AgenticTransformer
 from ring_rl.configs import run_collector as module
-from ring_rl.configs.collecting import Place
 from ring_rl.configs.datasets import Derived, write_derived
+from ring_rl.configs.recording import Place
 from ring_rl.configs.run import (
     Collected,
     DarkRoom,

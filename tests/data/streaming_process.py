@@ -25,7 +25,7 @@ def main() -> None:
             options.address,
             options.processes,
             options.process,
-            initialization_timeout=60,
+            initialization_timeout=300,
         )
     from ring_rl.attention import held
     from ring_rl.bench.synthetic import make_store

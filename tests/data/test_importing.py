@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -200,9 +199,7 @@ def test_a_killed_import_leaves_no_dataset(d4rl_file, tmp_path, number):
     with process:
         assert process.stdout.readline() == b"importing\n"
         os.kill(process.pid, number)
-        start = time.monotonic()
-        assert process.wait(timeout=30) != 0
-        assert time.monotonic() - start < 30
+        assert process.wait(timeout=300) != 0
     assert not dataset.exists()
     if number != signal.SIGKILL:  # which no process can answer
         assert names(tmp_path) == before

@@ -28,7 +28,7 @@ def checks(*scripts):
 def run_apart(*scripts):
     """The traceback of each check by name, empty where it passed."""
     command = [sys.executable, HERE / "apart.py", *(f"{HERE / it}" for it in scripts)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -36,7 +36,7 @@ def run(processes, *, devices, layout, form):
         for process in range(processes)
     ]
     try:
-        ended = [process.communicate(timeout=120) for process in started]
+        ended = [process.communicate(timeout=600) for process in started]
     finally:
         for process in started:
             process.kill()

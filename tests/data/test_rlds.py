@@ -253,7 +253,7 @@ def test_a_killed_writer_leaves_no_dataset_and_no_process(tmp_path):
             assert process.stdout.readline() == "one\n"
         process.kill()
         # The pipe ends when the last process that could write to it does.
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
     assert not (tmp_path / "dataset").exists()
 
 

@@ -50,7 +50,7 @@ def test_a_browser_shows_all_of_it_at_any_width(runs, tmp_path):  # noqa: F811
     file.write_text(f"<!doctype html><body>{frames}<script>{MEASURE}</script></body>")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", file.as_uri()]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    made = subprocess.run(command, capture_output=True, text=True, timeout=600)
     body = re.search(r"<body>(.*?)</body>", made.stdout, re.DOTALL)
     assert body is not None, made.stderr[-2000:]
     phone, screen = json.loads(html.unescape(body[1]))

@@ -165,7 +165,7 @@ def test_a_killed_process_continues(tmp_path):
         )
 
     def finish(process):
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors
 
     finish(start("whole"))
@@ -174,7 +174,7 @@ def test_a_killed_process_continues(tmp_path):
 
     process = start("killed")
     metrics = tmp_path / "killed" / "dark-room" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < 6:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "no metrics were written"
