@@ -18,7 +18,6 @@ from jaxtyping import Array, Bool, Float, Int
 from ring_rl.agents.reading import as_told, read_tokens
 from ring_rl.agents.transformer_policy import TransformerPolicy
 from ring_rl.attention import Mask
-from ring_rl.mesh import DATA
 from ring_rl.nn.policy import TrajectoryTransformer
 from ring_rl.types import Chain, Spaces, Tokens
 
@@ -114,7 +113,7 @@ def _masses(
     config, spaces = agent.tokens, Spaces(chain.observations.shape[1], model.head.space)
     stride = config.tokens_per_step
     # One row for each part of the batch; all are the same.
-    rows = [chain] * model.rules.mesh.shape[DATA]
+    rows = [chain] * model.rules.copies
     tokens = read_tokens(rows, config, spaces, model.rules)
     acting = config.fields.index("observation") if stride > 1 else 0
     positions = np.asarray(tokens.positions)[0]

@@ -60,5 +60,5 @@ def check_fits(
     if needed > device_bytes:
         raise Unfit(
             f"does not fit: an update needs {needed / 1e9:.3g} GB on each of "
-            f"{rules.ring} devices, {device_bytes / 1e9:.3g} GB are given"
+            f"{rules.mesh.size} devices, {device_bytes / 1e9:.3g} GB are given"
         )

@@ -202,7 +202,7 @@ def load_model(run: Path) -> tuple[RunConfig, Derived, Any]:
     derived = read_derived(run / DERIVED)
     # The run's own mesh where there are devices for it, else all that there are.
     mesh = config.mesh
-    if mesh.data * max(1, mesh.sequence) > jax.device_count():
+    if mesh.devices > jax.device_count():
         mesh = MeshConfig()
     rules = ShardingRules(make_mesh(mesh))
     model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)

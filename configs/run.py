@@ -241,11 +241,12 @@ class RunConfig:
         """Checks what the parts have to do with each other."""
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, found {self.seed}")
-        if self.loader.rows % self.mesh.data:
+        if self.loader.rows % self.mesh.copies:
             raise ValueError(
-                f"loader.rows must be a multiple of mesh.data={self.mesh.data}, found "
-                f"{self.loader.rows}"
+                "loader.rows must be a multiple of mesh.data x mesh.fsdp="
+                f"{self.mesh.copies}, found {self.loader.rows}"
             )
+        self.agent.trunk.check_tensor(self.mesh.tensor)
 
 
 # What a saved configuration may name. Nothing else is made from a file.

@@ -22,11 +22,15 @@ def over_tokens(
     *arrays: Any,
     rules: ShardingRules,
     chunk: int,
+    specs: Any = None,
 ) -> Any:
     """`function(parameters, *arrays)` for arrays `[B T ...]`, chunk by chunk.
 
     `function` must treat tokens independently and return arrays `[B T ...]`.
-    `parameters` are the same on all devices; `chunk` is in tokens, rows included.
+    `chunk` is in tokens, rows included.
+
+    `parameters` are the same on all devices, or as `specs` say; `function` then has its
+    part of them, and returns the same on all devices that share them out.
     """
 
     def local(parameters, *arrays):
@@ -51,6 +55,9 @@ def over_tokens(
     return jax.shard_map(
         local,
         mesh=rules.mesh,
-        in_specs=(rules.replicated, *(rules.tokens for _ in arrays)),
+        in_specs=(
+            rules.replicated if specs is None else specs,
+            *(rules.tokens for _ in arrays),
+        ),
         out_specs=rules.tokens,
     )(parameters, *arrays)

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ring_rl.attention import Mask
-from ring_rl.mesh import DATA, ShardingRules
+from ring_rl.mesh import ShardingRules
 from ring_rl.nn.cache import Cache, Limit, make_cache
 from ring_rl.nn.chunked import over_tokens
 from ring_rl.nn.embedding import TokenEmbedding
@@ -127,10 +127,11 @@ class TrajectoryTransformer(nnx.Module):
 
     def check_rows(self, rows: int) -> None:
         """Raises ValueError if the mesh cannot share out so many whole sequences."""
-        data = self.rules.mesh.shape[DATA]
-        if rows % data:
+        copies = self.rules.copies
+        if rows % copies:
             raise ValueError(
-                f"prefill: rows must be a multiple of mesh.data={data}, found {rows}"
+                "prefill: rows must be a multiple of mesh.data x mesh.fsdp="
+                f"{copies}, found {rows}"
             )
 
     def decode(

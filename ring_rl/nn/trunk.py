@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ring_rl.attention import Mask, ring_attention
-from ring_rl.mesh import DATA, SEQUENCE, ShardingRules
+from ring_rl.mesh import ROWS, SEQUENCE, TENSOR, ShardingRules
 from ring_rl.nn.cache import Cache
 from ring_rl.nn.chunked import over_tokens
 from ring_rl.nn.embedding import rotate
@@ -95,12 +95,28 @@ class TrunkConfig:
                 f"trunk: dropout must be at least 0 and below 1, found {self.dropout!r}"
             )
 
+    def check_tensor(self, devices: int) -> None:
+        """Raises ValueError where `mesh.tensor` cannot share the trunk out."""
+        sizes = {
+            "heads": self.heads,
+            "kv_heads": self.kv_heads or self.heads,
+            "feed_forward": self.feed_forward or 4 * self.width,
+        }
+        odd = {name: size for name, size in sizes.items() if size % devices}
+        if odd:
+            raise ValueError(
+                f"mesh.tensor={devices} must divide trunk.heads, trunk.kv_heads and "
+                f"trunk.feed_forward, found {odd}"
+            )
+
 
 def _feed_forward(parameters, x):
-    """W2 · gelu(W1 · norm(x)), one token at a time."""
-    graph, state = parameters
-    norm, up, down = nnx.merge(graph, state)
-    return down(jax.nn.gelu(up(norm(x))))
+    """W2 · gelu(W1 · norm(x)), one token at a time; inside `jax.shard_map`.
+
+    Each device of `tensor` has its part of the hidden width, and the sum is over all.
+    """
+    norm, up, down = nnx.merge(*parameters)
+    return jax.lax.psum(down(jax.nn.gelu(up(norm(x)))), TENSOR)
 
 
 class Block(nnx.Module):
@@ -151,7 +167,7 @@ class Block(nnx.Module):
         block = self.config.block or None
         return ring_attention(
             q, k, v, mask, mesh=self.rules.mesh, axis_name=SEQUENCE,
-            batch_axes=(DATA,), implementation=self.config.attention,
+            batch_axes=ROWS, head_axis=TENSOR, implementation=self.config.attention,
             block_q=block, block_k=block, dropout_key=key,
             dropout_rate=0.0 if key is None else self.config.dropout,
         )  # fmt: skip
@@ -162,12 +178,18 @@ class Block(nnx.Module):
     def _finish(self, x, attended):
         """What follows attention, for whole sequences."""
         x = self.rules.constrain_tokens(self._add(x, attended))
-        return x + over_tokens(
+        return x + self._feed_forward(x)
+
+    def _feed_forward(self, x):
+        graph, state = nnx.split(self.feed_forward)
+        specs = self.rules.specs(state, within="feed_forward", gathered=True)
+        return over_tokens(
             _feed_forward,
-            nnx.split(self.feed_forward),
+            (graph, state),
             x,
             rules=self.rules,
             chunk=self.config.chunk,
+            specs=(self.rules.replicated, specs),
         )
 
     def __call__(
@@ -236,6 +258,8 @@ class Trunk(nnx.Module):
         keys = None if key is None else jax.random.split(key, layers)
         if self.config.remat == "none":
             for layer, block in enumerate(self.blocks):
+                graph, state = nnx.split(block)
+                block = nnx.merge(graph, self.rules.gather(state))
                 x = block(x, mask, None if keys is None else keys[layer])
             return self.norm(x)
         graph = nnx.graphdef(self.blocks[0])
@@ -244,7 +268,7 @@ class Trunk(nnx.Module):
 
         def run(x, layer):
             state, key = layer
-            return nnx.merge(graph, state)(x, mask, key), None
+            return nnx.merge(graph, self.rules.gather(state))(x, mask, key), None
 
         kept = ATTENTION_RESIDUALS if self.config.remat == "block" else ()
         policy = jax.checkpoint_policies.save_only_these_names(*kept)

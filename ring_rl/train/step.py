@@ -40,7 +40,7 @@ def initial_state(
     *,
     seed: int,
 ) -> TrainState:
-    """The state before the first update, the same on all devices."""
+    """The state before the first update, lying as the rules say."""
     parameters = nnx.state(model)
     state = TrainState(
         jnp.zeros((), jnp.int32),
@@ -49,9 +49,7 @@ def initial_state(
         jax.random.key_data(jax.random.key(seed)),
     )
     # Copied: the step donates its argument, and the model keeps its own arrays.
-    return jax.device_put(
-        jax.tree.map(jnp.copy, state), rules.sharding(rules.replicated)
-    )
+    return jax.device_put(jax.tree.map(jnp.copy, state), rules.shardings(state))
 
 
 def make_step(
@@ -76,6 +74,8 @@ def make_step(
         parameters = optax.apply_updates(state.parameters, updates)
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         new = TrainState(state.step + 1, parameters, optimiser_state, state.key)
+        # As it came: else the next update would be compiled anew.
+        new = jax.lax.with_sharding_constraint(new, model.rules.shardings(new))
         return new, metrics
 
     return jax.jit(step, donate_argnums=0)

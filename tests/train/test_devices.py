@@ -6,6 +6,7 @@ it: its losses are compared in f64, where there is next to none to make much of.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from ring_rl.nn.trunk import TrunkConfig
 from ring_rl.train.optimiser import OptimiserConfig, make_optimiser
 from ring_rl.train.step import initial_state, make_step
 from ring_rl.types import Continuous, Discrete, Episode, Scaling, Spaces
+
+from ..attention.program import executions, read_computations
 
 STEPS = 20
 DISCRETE = Spaces(3, Discrete(4))
@@ -72,7 +75,7 @@ def _widened(tree):
 
 
 @functools.cache
-def _trainer(devices: int, data: int, tokens: str, spaces: Spaces, wide: bool):
+def _trainer(mesh: MeshConfig, rows: int, tokens: str, spaces: Spaces, wide: bool):
     """Everything but the layout, which is data and needs no compilation of its own."""
     agent = AgenticTransformer(
         # Tiles and chunks that divide nothing, several of them a device.
@@ -84,7 +87,7 @@ def _trainer(devices: int, data: int, tokens: str, spaces: Spaces, wide: bool):
         TokenConfig(layout=tokens),
         bins=5,
     )  # fmt: skip
-    rules = ShardingRules(make_mesh(MeshConfig(data, devices // data)))
+    rules = ShardingRules(make_mesh(mesh))
     scaling = Scaling((0.1, 0.0, -0.1), (1.0, 2.0, 0.5), 3.0, 1.0)
     model = agent.build(spaces, scaling, rules, seed=0)
     if wide:
@@ -95,7 +98,7 @@ def _trainer(devices: int, data: int, tokens: str, spaces: Spaces, wide: bool):
         make_optimiser(OptimiserConfig(name, learning_rate=rate, warmup=2), STEPS),
     )
     loader = ChainLoader(
-        _store(spaces), LoaderConfig(rows=2, row_steps=25), agent.chains, agent.tokens,
+        _store(spaces), LoaderConfig(rows, row_steps=25), agent.chains, agent.tokens,
         seed=0,
     )  # fmt: skip
     step = make_step(agent, model, optimiser)
@@ -104,10 +107,11 @@ def _trainer(devices: int, data: int, tokens: str, spaces: Spaces, wide: bool):
 
 
 @functools.cache
-def _train(devices, layout, tokens, spaces, *, data=1, wide=False):
+def _train(devices, layout, tokens, spaces, *, wide=False, mesh=None, rows=2):
     """Losses of all steps, and the gradients of the first."""
+    mesh = mesh or MeshConfig(sequence=devices)
     with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
-        step, start, loader, rules = _trainer(devices, data, tokens, spaces, wide)
+        step, start, loader, rules = _trainer(mesh, rows, tokens, spaces, wide)
         state, losses = start(), []
         for batch in loader.stream(0, STEPS, layout=layout, rules=rules):
             state, metrics = step(state, _widened(batch) if wide else batch)
@@ -176,5 +180,83 @@ def test_first_gradients_and_sgd_in_f32(devices, layout, tokens, spaces):
 def test_rows_shared_out_too():
     """Two copies of the model, each with a ring of two devices."""
     one, _ = _train(1, "contiguous", "fused", CONTINUOUS)
-    losses, _ = _train(4, "zigzag", "fused", CONTINUOUS, data=2)
+    mesh = MeshConfig(data=2, sequence=2)
+    losses, _ = _train(4, "zigzag", "fused", CONTINUOUS, mesh=mesh)
     np.testing.assert_allclose(losses, one, rtol=1e-5)
+
+
+MESHES = {
+    "data": MeshConfig(data=2, sequence=4),
+    "fsdp": MeshConfig(fsdp=2, sequence=4),
+    "tensor": MeshConfig(sequence=4, tensor=2),
+    "data, fsdp": MeshConfig(data=2, fsdp=2, sequence=2),
+    "all": MeshConfig(data=1, fsdp=2, sequence=2, tensor=2),
+}
+QUICK = ("all",)
+
+
+def _meshes():
+    return [
+        pytest.param(mesh, marks=[] if name in QUICK else [pytest.mark.slow], id=name)
+        for name, mesh in MESHES.items()
+    ]
+
+
+@pytest.mark.parametrize("mesh", _meshes())
+def test_any_mesh_with_adam_in_f64(mesh):
+    one, _ = _train(1, "contiguous", "fused", CONTINUOUS, wide=True, rows=4)
+    losses, _ = _train(8, "zigzag", "fused", CONTINUOUS, wide=True, rows=4, mesh=mesh)
+    assert len(set(one)) == STEPS
+    np.testing.assert_allclose(losses, one, rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+def test_any_mesh_in_f32(mesh):
+    one, first = _train(1, "contiguous", "fused", CONTINUOUS, rows=4)
+    losses, gradients = _train(8, "zigzag", "fused", CONTINUOUS, rows=4, mesh=mesh)
+    assert abs(losses[0] - one[0]) <= 1e-6 * one[0]
+    largest = max(np.abs(gradient).max() for gradient in first)
+    for expected, found in zip(first, gradients, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize(
+    "name", ["all", pytest.param("tensor", marks=pytest.mark.slow)]
+)
+def test_what_an_update_sends(name):
+    """Parameters are gathered and the sequence is not; no branch waits for others."""
+    step, start, loader, rules = _trainer(MESHES[name], 4, "fused", CONTINUOUS, False)
+    state = start()
+    batch = next(loader.stream(0, 1, layout="zigzag", rules=rules))
+    length = batch.weight.shape[1]
+    compiled = step.lower(state, batch).compile()
+    # Gathered whole or but for what `tensor` shares out, perhaps turned.
+    wholes = {tuple(sorted(x.shape)) for x in jax.tree.leaves(state.parameters)}
+    gathered = set()
+    for operation, kind, _, conditional in executions(
+        read_computations(compiled.as_text())
+    ):
+        assert not conditional, (operation, kind)
+        shapes = [
+            tuple(int(size) for size in shape.split(",") if size)
+            for shape in re.findall(r"\w+\[([\d,]*)\]", kind)
+        ]
+        # Rows are shared out too, so that no device has a whole row of anything.
+        assert all(length not in shape for shape in shapes), (operation, kind)
+        if operation == "all-gather":
+            gathered |= {tuple(sorted(s for s in shape if s > 1)) for shape in shapes}
+    tensor = rules.mesh.shape["tensor"]
+    parts = {
+        tuple(sorted((*shape[:i], shape[i] // tensor, *shape[i + 1 :])))
+        for shape in wholes
+        for i in range(len(shape))
+        if len(shape) == 2
+    }
+    assert gathered <= wholes | parts
+    # Parameters and what Adam keeps of them: each device has its part.
+    fsdp = rules.mesh.shape["fsdp"]
+    assert bool(gathered) == (fsdp > 1)
+    (kernel,) = jax.tree.leaves(state.parameters["trunk"]["blocks"][0]["queries"])
+    held = kernel.addressable_shards[0].data.size
+    assert held * fsdp * tensor == kernel.size
