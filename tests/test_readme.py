@@ -17,7 +17,7 @@ README = Path(__file__).parents[1] / "README.md"
 # short here; test_quickstart.py trains the first preset as it is.
 INSTALLING = ("pip install", "python -m pytest")
 SHORT = {
-    "dark-room": "--environment.size 9 --data.episodes 4 --loader.rows 1",
+    "dark-room": "--environment.size 9 --data.episodes 4 --loader.rows 2",
     "point-mass": "--environment.goals 4 --environment.held-out 4 --data.episodes 2 "
     "--data.relabelled 1 --loader.rows 1",
     "hopper": "--loader.row-steps 80 --environment.id Hopper-v5",
