@@ -36,9 +36,9 @@ def add_options(parser: Parser) -> None:
     ):
         model(name, type=int, metavar="N", help=f"{text} (default: the model's)")
     model("--dtype", metavar="NAME",
-        help="of the computation: bfloat16, float32 (default: the model's)")  # fmt: skip
-    model("--remat", metavar="NAME",
-        help="what backward computes again: none, block or all (default: the model's)")  # fmt: skip
+        help="of computation: bfloat16 or float32 (default: the model's)")  # fmt: skip
+    model("--remat", metavar="NAME", choices=("none", "block", "all"),
+        help="computed again: none, block or all (default: the model's)")  # fmt: skip
     _number(model, "--observation", 24, "width of an observation")
     _number(model, "--action", 6, "components of an action")
     context = parser.add_argument_group("context").add_argument
@@ -63,7 +63,7 @@ def add_options(parser: Parser) -> None:
         ("--memory", "bytes"),
     ):
         devices(name, type=float, metavar="X",
-            help=f"{unit} of a device, such as 80e9 (default: the hardware's)")  # fmt: skip
+            help=f"{unit}, such as 80e9 (default: the hardware's)")  # fmt: skip
     parser.add_argument(
         "--compile",
         dest="compile_it",

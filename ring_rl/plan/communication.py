@@ -16,8 +16,8 @@ Source: Liu, Zaharia & Abbeel 2023 (arXiv 2310.01889), section 3 and table 2.
 import math
 from typing import NamedTuple
 
-# Blocks that a device holds at once, by the paper's count: of queries, of the output, of
-# keys and values, and of those that arrive. Its smallest sequence is as many blocks.
+# Blocks that a device holds at once, by the paper's count: queries, output, keys and
+# values, and those that arrive. Its smallest sequence is as many blocks.
 BLOCKS_IN_SEQUENCE = 6
 
 

@@ -41,6 +41,21 @@ def compile_step(model: Model, context: Context) -> Compiled:
     Raises:
       ValueError: there are not so many devices.
     """
+    began = time.perf_counter()
+    analysis = trace_step(model, context).lower().compile().memory_analysis()
+    return Compiled(
+        analysis.argument_size_in_bytes,
+        analysis.temp_size_in_bytes,
+        time.perf_counter() - began,
+    )
+
+
+def trace_step(model: Model, context: Context) -> Any:
+    """An update of the model, traced from shapes: no parameter and no batch is made.
+
+    Raises:
+      ValueError: there are not as many devices as the context has.
+    """
     rules = ShardingRules(make_mesh(MeshConfig(context.data, context.ring)))
     agent, optimiser = model.agent(), make_optimiser(OptimiserConfig(), 1)
     spaces = Spaces(
@@ -67,15 +82,9 @@ def compile_step(model: Model, context: Context) -> Compiled:
     )
     batch = jax.tree.map(whole_row, jax.eval_shape(some_tokens))
     shapes = nnx.merge(graphs[0], state.parameters)
-    began = time.perf_counter()
     # The step is a jitted function, which its type does not say.
     step = cast(Any, make_step(agent, shapes, optimiser))
-    analysis = step.lower(state, batch).compile().memory_analysis()
-    return Compiled(
-        analysis.argument_size_in_bytes,
-        analysis.temp_size_in_bytes,
-        time.perf_counter() - began,
-    )
+    return step.trace(state, batch)
 
 
 def _placed(shape: tuple[int, ...], dtype: Any, rules: ShardingRules, spec: Any):

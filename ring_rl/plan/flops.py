@@ -61,8 +61,8 @@ def count(model: Model, context: Context) -> Flops:
     chunked = Sizes.of(model, context).chunked
     hidden = 6 + (1 if again or chunked else 0)
     logits = 6 + (2 if chunked else 0)
-    # Nobody asks for the gradient of the fields.
-    embedding = 4 + (2 if chunked else 0)
+    # Nobody asks for the gradient of the fields, and nothing is computed again.
+    embedding = 4
     return Flops(
         attention=attention * trunk.layers * pairs * trunk.width,
         projections=(6 + 2 * again) * trunk.layers * tokens * model.projections,
@@ -80,7 +80,7 @@ def seconds(model: Model, context: Context, hardware: Hardware) -> Seconds:
     trunk, layout, ring = model.trunk, context.chosen_layout, context.ring
     sizes, rate = Sizes.of(model, context), hardware.flops(trunk.dtype)
     flops = count(model, context)
-    at_peak = [operations / (context.devices * rate) for operations in flops]
+    peak = context.devices * rate
     useful = communication.useful_share(layout, ring)
     traffic = communication.ring_traffic(
         sizes.tokens,
@@ -102,4 +102,11 @@ def seconds(model: Model, context: Context, hardware: Hardware) -> Seconds:
     # A ring's all-reduce sends all but one part, twice.
     others = (context.devices - 1) / context.devices
     gradients = 2 * others * 4 * model.parameters / hardware.link
-    return Seconds(at_peak[0] / useful, *at_peak[1:], exposed, gradients)
+    return Seconds(
+        attention=flops.attention / peak / useful,
+        projections=flops.projections / peak,
+        feed_forward=flops.feed_forward / peak,
+        head=flops.head / peak,
+        exposed=exposed,
+        gradients=gradients,
+    )

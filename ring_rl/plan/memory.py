@@ -105,7 +105,8 @@ def _kept(sizes: Sizes, implementation: str) -> int:
         if sizes.chunked:
             each += _in_chunks(sizes)
         else:
-            each += 3 * sizes.wide_sum + sizes.wide + 3 * _hidden(sizes)
+            # The input normalised, the three factors, and the hidden layer.
+            each += sizes.wide + 3 * sizes.wide_sum + 3 * _hidden(sizes)
     elif trunk.remat == "block" and named:
         each += sizes.wide + sizes.attention_sums
     return trunk.layers * each
@@ -147,8 +148,12 @@ def _in_feed_forward(sizes: Sizes, implementation: str) -> _Moment:
         block += _chunk_sums(sizes)
     # Of a chunk: the input and its normalisation as above, and the gradient; of the
     # hidden layer: before and after the activation, its tanh, and a gradient of each.
-    chunk = 6 * sizes.wide * sizes.chunk // sizes.tokens + 6 * _hidden(sizes)
-    return _Moment(block, in_flight, chunk)
+    inputs, hidden = 6, 6
+    if trunk.remat == "none" and not sizes.chunked:
+        # The others are kept already.
+        inputs, hidden = 2, 3
+    chunk = inputs * sizes.wide * sizes.chunk // sizes.tokens
+    return _Moment(block, in_flight, chunk + hidden * _hidden(sizes))
 
 
 def _hidden(sizes: Sizes) -> int:
@@ -169,33 +174,37 @@ def _in_loss(sizes: Sizes) -> _Moment:
 def _in_attention(sizes: Sizes, implementation: str) -> list[_Moment]:
     """In a block's attention, backward: when sending begins, and in a hop.
 
-    Held throughout: the block's input, the input normalised and the three factors that
-    needs, queries, the gradient of attention's output and of the block's, and dq.
+    The block is held, and the gradients of its output and of attention's. Attention's
+    own output is needed up to the first hop only.
     """
-    held = 5 * sizes.wide + 4 * sizes.wide_sum
-    lists = _lists(sizes)
+    trunk, lists = sizes.model.trunk, _lists(sizes)
+    output = 2 * sizes.wide
+    held = 2 * sizes.wide
+    if trunk.remat == "none":
+        output = 0
+    else:
+        held += _held(sizes) - output
     if implementation == "reference":
         # Every pair's score, weight, their gradients, and what each is made of.
         pairs = sizes.rows * sizes.length**2
-        heads = sizes.model.trunk.heads
-        scores = pairs * (6 * heads * sizes.sum_itemsize + 1)
-        return [_Moment(held + 2 * sizes.narrow + 2 * sizes.narrow_sum, 0, scores)]
+        scores = pairs * (6 * trunk.heads * sizes.sum_itemsize + 1)
+        return [_Moment(held, 0, scores)]
     if implementation == "memory_efficient":
-        chunks = 4 * _chunk_scores(sizes) + _chunk_sums(sizes)
-        return [_Moment(held + sizes.wide_sum + 6 * sizes.narrow_sum, 0, chunks)]
-    # Scores, weights, and the gradient of either.
+        # Of keys and values the gradients of a chunk's queries, and of all so far.
+        held += output // 2 + 2 * sizes.narrow_sum
+        return [_Moment(held, 0, 4 * _chunk_scores(sizes) + _chunk_sums(sizes))]
+    # Which pairs of tiles are visited: while it is found out, as numbers as they lie,
+    # in order and transposed, their running sum, and the list with the zeros it is
+    # made of.
+    making = 6 * lists
+    # Scores, and the gradients of weights and of scores.
     tiles = 3 * _tile_scores(sizes) + lists
-    alone = 2 * sizes.narrow + 2 * sizes.narrow_sum
     if sizes.ring == 1:
-        return [_Moment(held + alone, 0, tiles)]
-    # Before the first hop attention's output is still there, twice, and the block is
-    # held as it is, packed, and as it arrives.
-    first = _Moment(held + 2 * sizes.wide + alone, 2 * sizes.block, lists)
-    # In a hop: the block it sees, unpacked, and its own gradients; the block that
-    # arrives, and the gradients that do.
-    hop = _Moment(
-        held + sizes.wide_sum + alone, sizes.block + 2 * sizes.narrow_sum, tiles
-    )
+        return [_Moment(held, 0, max(making, tiles))]
+    # The block is held as it is, packed, and as it arrives.
+    first = _Moment(held + output, 2 * sizes.block, making)
+    # The block that arrives, the gradients that do, and the hop's part of dq.
+    hop = _Moment(held + sizes.wide_sum, sizes.block + 2 * sizes.narrow_sum, tiles)
     return [first, hop]
 
 

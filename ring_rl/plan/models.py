@@ -45,7 +45,11 @@ class Model:
     def __post_init__(self):
         """Checks the widths; the trunk checks its own."""
         widths = {"width": self.trunk.width, "feed_forward": self.feed_forward}
-        widths |= {"observation": self.observation, "action": self.action}
+        widths |= {
+            "kv_heads": self.kv_heads,
+            "observation": self.observation,
+            "action": self.action,
+        }
         for name, width in widths.items():
             if width < 1:
                 raise ValueError(f"plan: {name} must be at least 1, found {width}")
