@@ -38,18 +38,19 @@ def add_options(parser: Parser) -> None:
     model("--dtype", metavar="NAME",
         help="of computation: bfloat16 or float32 (default: the model's)")  # fmt: skip
     model("--remat", metavar="NAME", choices=("none", "block", "all"),
-        help="computed again: none, block or all (default: the model's)")  # fmt: skip
+        help="computed again in the backward pass: none, block or "
+        "all (default: the model's)")  # fmt: skip
     _number(model, "--observation", 24, "width of an observation")
     _number(model, "--action", 6, "components of an action")
     context = parser.add_argument_group("context").add_argument
     _number(context, "--trajectories", 4, "episodes of a row's chain")
     _number(context, "--steps", 1000, "environment steps of each")
     _number(context, "--tokens-per-step", 4, "tokens of each step; 1: fused")
-    _number(context, "--rows", 1, "of the whole batch")
+    _number(context, "--rows", 1, "rows of the whole batch")
     devices = parser.add_argument_group("devices").add_argument
     devices("--hardware", default="h100", metavar="NAME",
         help=f"{_HARDWARE} (default: %(default)s)")  # fmt: skip
-    _number(devices, "--devices", 1, "of all")
+    _number(devices, "--devices", 1, "how many there are in all groups")
     _number(devices, "--data", 1, "groups of devices with rows of their own")
     _number(devices, "--fsdp", 1,
         "devices that share out parameters, gradients and optimiser: a prediction, "
@@ -58,12 +59,12 @@ def add_options(parser: Parser) -> None:
         help="of the ring: contiguous, zigzag, striped, or auto, which is zigzag for "
         "the one causal chain of a row (default: %(default)s)")  # fmt: skip
     for name, unit in (
-        ("--flops", "floating-point operations a second"),
-        ("--link", "bytes a second that a device sends"),
-        ("--memory", "bytes"),
+        ("--flops", "floating-point operations a second, such as 312e12"),
+        ("--link", "bytes a second that a device sends, such as 300e9"),
+        ("--memory", "bytes of a device, such as 80e9"),
     ):
         devices(name, type=float, metavar="X",
-            help=f"{unit}, such as 80e9 (default: the hardware's)")  # fmt: skip
+            help=f"{unit} (default: the hardware's)")  # fmt: skip
     parser.add_argument(
         "--compile",
         dest="compile_it",

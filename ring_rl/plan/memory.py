@@ -8,16 +8,16 @@ gradients, and the optimiser's update needs less than that.
 
 The counts are those of XLA on a CPU, which spreads the factors of a normalisation out
 to whole arrays and makes the zeros of a gradient before it needs them. Compilers that
-fuse these need a few arrays `[tokens D]` less; those that send while they compute hold
-a block and its gradients twice.
+fuse these need some arrays `[tokens D]` of the block less: on other devices than CPUs,
+where nobody has compared, read the sum as what is enough.
 """
 
 import math
 from typing import NamedTuple
 
 from ring_rl.attention.memory_efficient import choose_chunks
-from ring_rl.attention.tiles import choose_tiles, scores_room
-from ring_rl.plan.sizes import Sizes
+from ring_rl.attention.tiles import Tiles, choose_tiles, scores_room
+from ring_rl.plan.sizes import F32, Sizes
 
 IMPLEMENTATIONS = ("reference", "memory_efficient", "blockwise", "ring")
 
@@ -167,7 +167,7 @@ def _in_loss(sizes: Sizes) -> _Moment:
     Of the last normalisation its input, output and factors, and the features and their
     gradient in chunks.
     """
-    logits = sizes.chunk * sizes.model.outputs * sizes.sum_itemsize
+    logits = sizes.chunk * sizes.model.outputs * F32
     return _Moment(6 * sizes.wide, 0, 2 * logits)
 
 
@@ -187,7 +187,7 @@ def _in_attention(sizes: Sizes, implementation: str) -> list[_Moment]:
     if implementation == "reference":
         # Every pair's score, weight, their gradients, and what each is made of.
         pairs = sizes.rows * sizes.length**2
-        scores = pairs * (6 * trunk.heads * sizes.sum_itemsize + 1)
+        scores = pairs * (6 * trunk.heads * F32 + 1)
         return [_Moment(held, 0, scores)]
     if implementation == "memory_efficient":
         # Of keys and values the gradients of a chunk's queries, and of all so far.
@@ -203,29 +203,33 @@ def _in_attention(sizes: Sizes, implementation: str) -> list[_Moment]:
         return [_Moment(held, 0, max(making, tiles))]
     # The block is held as it is, packed, and as it arrives.
     first = _Moment(held + output, 2 * sizes.block, making)
-    # The block that arrives, the gradients that do, and the hop's part of dq.
-    hop = _Moment(held + sizes.wide_sum, sizes.block + 2 * sizes.narrow_sum, tiles)
-    return [first, hop]
+    # The block and the gradients that arrive, and the hop's part of dq. Who sends while
+    # computing, which XLA on a CPU does not, holds what leaves as well.
+    copies = 1 if sizes.platform == "cpu" else 2
+    travelling = copies * (sizes.block + 2 * sizes.narrow_sum)
+    return [first, _Moment(held + sizes.wide_sum, travelling, tiles)]
+
+
+def _tiles(sizes: Sizes) -> Tiles:
+    """How attention cuts a row of the device, as queries and as keys."""
+    trunk, length = sizes.model.trunk, sizes.length
+    shared = trunk.heads // sizes.model.kv_heads
+    return choose_tiles(
+        length, length, shared, trunk.block or None, trunk.block or None
+    )
 
 
 def _tile_scores(sizes: Sizes) -> int:
     """Bytes of the scores of a tile, over its lanes."""
-    trunk, length = sizes.model.trunk, sizes.length
-    block = trunk.block or None
-    shared = trunk.heads // sizes.model.kv_heads
-    tiles = choose_tiles(length, length, shared, block, block)
-    of_lane = shared * tiles.q * tiles.k
+    tiles, kv_heads = _tiles(sizes), sizes.model.kv_heads
+    of_lane = sizes.model.trunk.heads // kv_heads * tiles.q * tiles.k
     lanes = max(1, scores_room(sizes.platform) // of_lane)
-    lanes = min(lanes, sizes.rows * sizes.model.kv_heads)
-    return lanes * of_lane * sizes.sum_itemsize
+    return min(lanes, sizes.rows * kv_heads) * of_lane * F32
 
 
 def _lists(sizes: Sizes) -> int:
     """Bytes of the lists of the pairs of tiles, and of pieces, that are visited."""
-    trunk, length = sizes.model.trunk, sizes.length
-    block = trunk.block or None
-    shared = trunk.heads // sizes.model.kv_heads
-    tiles = choose_tiles(length, length, shared, block, block)
+    tiles, length = _tiles(sizes), sizes.length
     pairs = math.ceil(length / tiles.q) * math.ceil(length / tiles.k)
     return sizes.rows * 4 * pairs * (1 + tiles.q_pieces * tiles.k_pieces)
 
@@ -234,7 +238,7 @@ def _chunk_scores(sizes: Sizes) -> int:
     """Bytes of the scores of a chunk of memory-efficient attention, of all heads."""
     q, k = choose_chunks(sizes.platform, sizes.model.trunk.block or None)
     pairs = min(q, sizes.length) * min(k, sizes.length)
-    return sizes.rows * sizes.model.trunk.heads * pairs * sizes.sum_itemsize
+    return sizes.rows * sizes.model.trunk.heads * pairs * F32
 
 
 def _chunk_sums(sizes: Sizes) -> int:

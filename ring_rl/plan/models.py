@@ -53,6 +53,11 @@ class Model:
         for name, width in widths.items():
             if width < 1:
                 raise ValueError(f"plan: {name} must be at least 1, found {width}")
+        # The trunk may be float64 too, at rates that `Hardware` does not know.
+        if self.trunk.dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"plan: dtype must be float32 or bfloat16, found {self.trunk.dtype!r}"
+            )
 
     @property
     def kv_heads(self) -> int:

@@ -7,7 +7,7 @@ from ring_rl.plan.models import Model
 
 # Adam's two moments beside the parameters, all in f32.
 _MOMENTS = 2
-_F32 = 4
+F32 = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +51,8 @@ class Sizes:
     @property
     def itemsize(self) -> int:
         """Bytes of a number of the computation."""
-        narrow = _F32 if self.platform == "cpu" else 2
-        return {"bfloat16": narrow, "float32": _F32, "float64": 8}[
-            self.model.trunk.dtype
-        ]
-
-    @property
-    def sum_itemsize(self) -> int:
-        """Bytes of a number of a sum: attention's and the loss's are at least f32."""
-        return max(_F32, self.itemsize)
+        widened = self.platform == "cpu" or self.model.trunk.dtype == "float32"
+        return F32 if widened else 2
 
     @property
     def chunk(self) -> int:
@@ -84,7 +77,7 @@ class Sizes:
     @property
     def wide_sum(self) -> int:
         """The same of sums."""
-        return self.tokens * self.model.trunk.width * self.sum_itemsize
+        return self.tokens * self.model.trunk.width * F32
 
     @property
     def narrow(self) -> int:
@@ -104,17 +97,17 @@ class Sizes:
     @property
     def attention_sums(self) -> int:
         """The largest score and the sum of weights of each query and head."""
-        return 2 * self.tokens * self.model.trunk.heads * self.sum_itemsize
+        return 2 * self.tokens * self.model.trunk.heads * F32
 
     @property
     def angles(self) -> int:
         """Cosines and sines of the positions, made once for all layers."""
-        return self.tokens * self.model.head_width * self.sum_itemsize
+        return self.tokens * self.model.head_width * F32
 
     @property
     def parameters(self) -> int:
         """All parameters in f32."""
-        return _F32 * self.model.parameters // self.fsdp
+        return F32 * self.model.parameters // self.fsdp
 
     @property
     def moments(self) -> int:
@@ -124,7 +117,7 @@ class Sizes:
     @property
     def block_parameters(self) -> int:
         """The parameters of all blocks in f32."""
-        return _F32 * self.model.block_parameters // self.fsdp
+        return F32 * self.model.block_parameters // self.fsdp
 
     @property
     def weights_at_hand(self) -> int:
@@ -133,13 +126,13 @@ class Sizes:
         In f32 and, where that differs, in the computation's type too.
         """
         model = self.model
-        each = _F32 + (self.itemsize if self.itemsize != _F32 else 0)
-        return model.block_parameters // model.trunk.layers * each
+        narrowed = 0 if self.itemsize == F32 else self.itemsize
+        return model.block_parameters // model.trunk.layers * (F32 + narrowed)
 
     @property
     def batch(self) -> int:
         """Fields of the tokens, labels and weights, in 4 bytes a number."""
-        return self.tokens * (self._shown + 2 * _F32 + _F32 * (self.model.action + 1))
+        return self.tokens * (self._shown + 2 * F32 + F32 * (self.model.action + 1))
 
     @property
     def batch_chunks(self) -> int:
@@ -153,4 +146,4 @@ class Sizes:
         Observation, action, target return, reward, completion and time step, and which
         of the first five it shows; positions and segments are for attention.
         """
-        return _F32 * (self.model.observation + self.model.action + 4) + 5
+        return F32 * (self.model.observation + self.model.action + 4) + 5
