@@ -144,12 +144,15 @@ def plan(*, compile_it: bool, as_json: bool, **options: Any) -> None:
 
     `options` are those of `ring_rl.plan.arguments`; what was not given is left out.
     """
+    if compile_it:
+        # It is the CPU's compiler that is asked, whatever other devices there are.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        runtime.prepare(options["devices"])
+
     from ring_rl.plan.planning import plan
     from ring_rl.plan.text import lines
 
     given = {name: value for name, value in options.items() if value is not None}
-    if compile_it:
-        runtime.prepare(options["devices"])
     found = plan(**given, compile_it=compile_it)
     if as_json:
         print_json(found)

@@ -86,7 +86,7 @@ def seconds(model: Model, context: Context, hardware: Hardware) -> Seconds:
         sizes.tokens,
         kv_heads=model.kv_heads,
         head_width=model.head_width,
-        itemsize=sizes.itemsize,
+        itemsize=model.itemsize,
         devices=ring,
     )
     # Of a hop: a block of queries against one of keys.

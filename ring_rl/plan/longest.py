@@ -7,7 +7,7 @@ from ring_rl.plan.memory import IMPLEMENTATIONS, predict
 from ring_rl.plan.models import Model
 from ring_rl.plan.sizes import Sizes
 
-# Beyond it no search goes: a device's share of a row.
+# Tokens of a device beyond which the search does not go.
 _MOST = 2**34
 
 
@@ -44,11 +44,11 @@ def _longest_part(sizes: Sizes, implementation: str, memory: float) -> int:
 
     if not fits(2):
         return 0
-    low, high = 1, 2
-    while high < _MOST // 2 and fits(2 * high):
-        low, high = high, 2 * high
-    # Pairs of tokens: `low` fit, `high` do not.
-    low, high = high // 2, high
+    length = 2
+    while length < _MOST and fits(2 * length):
+        length *= 2
+    # In pairs of tokens: `low` of them fit, `high` do not.
+    low, high = length // 2, length
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(2 * middle) else (low, middle)

@@ -70,6 +70,11 @@ class Model:
         return self.trunk.width // self.trunk.heads
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the computation, keys and values that travel too."""
+        return 2 if self.trunk.dtype == "bfloat16" else 4
+
+    @property
     def feed_forward(self) -> int:
         """F."""
         return self.trunk.feed_forward or 4 * self.trunk.width

@@ -60,7 +60,7 @@ def make_plan(model: Model, context: Context, hardware: Hardware) -> Plan:
         hardware.link,
         heads=trunk.heads,
         kv_heads=model.kv_heads,
-        itemsize=sizes.itemsize,
+        itemsize=model.itemsize,
         unmasked=communication.unmasked_share(layout, context.ring),
     )
     needed = predict(sizes, trunk.attention)

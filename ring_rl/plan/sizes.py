@@ -50,9 +50,8 @@ class Sizes:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number of the computation."""
-        widened = self.platform == "cpu" or self.model.trunk.dtype == "float32"
-        return F32 if widened else 2
+        """Bytes of a number of the computation as it is held."""
+        return F32 if self.platform == "cpu" else self.model.itemsize
 
     @property
     def chunk(self) -> int:

@@ -104,14 +104,12 @@ def _overlaps(plan: Plan) -> str:
 
 
 def _compiled(found: dict[str, Any], dtype: str) -> list[str]:
-    temporary, arguments = (
-        found["temp_bytes_per_device"],
-        found["argument_bytes_per_device"],
-    )
+    arguments = found["argument_bytes_per_device"] / 1e6
+    temporary = found["temp_bytes_per_device"] / 1e6
     widened = ", which computes bf16 in f32" if dtype == "bfloat16" else ""
     return [
         f"by the compiler for CPUs{widened}: {found['bytes_per_device'] / 1e6:.1f} MB "
-        f"a device ({arguments / 1e6:.1f} arguments, {temporary / 1e6:.1f} temporary)",
+        f"a device ({arguments:.1f} arguments, {temporary:.1f} temporary)",
         f"predicted for CPUs: {found['predicted_bytes_per_device'] / 1e6:.1f} MB, "
         f"{found['ratio'] - 1:+.1%}; compiled in {found['compile_seconds']:.0f} s",
     ]
