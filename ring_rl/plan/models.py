@@ -29,7 +29,7 @@ class Model:
     """A transformer and what it reads and predicts.
 
     Attributes:
-      name: of the sizes or the preset.
+      name: of the sizes or the preset, and whether they were changed.
       trunk: the transformer.
       observation: O.
       action: A, components of a continuous action.
@@ -154,4 +154,6 @@ def choose_model(
         own["feed_forward"] = 0
     if "heads" in own and "kv_heads" not in own:
         own["kv_heads"] = 0
-    return Model(name, dataclasses.replace(trunk, **own), observation, action, bins)
+    changed = dataclasses.replace(trunk, **own)
+    told = name if changed == trunk else f"{name}, changed"
+    return Model(told, changed, observation, action, bins)
