@@ -35,7 +35,7 @@ def add_options(parser: Parser) -> None:
         ("--block", "tokens of a tile of attention; 0: by device kind"),
     ):
         model(name, type=int, metavar="N", help=f"{text} (default: the model's)")
-    model("--dtype", metavar="NAME",
+    model("--dtype", metavar="NAME", choices=("float32", "bfloat16"),
         help="of computation: bfloat16 or float32 (default: the model's)")  # fmt: skip
     model("--remat", metavar="NAME", choices=("none", "block", "all"),
         help="computed again in the backward pass: none, block or "

@@ -30,8 +30,16 @@ def of(name: str, hardware: str, devices: int, parts: int) -> dict[str, int]:
 def test_the_ring_multiplies_the_context_by_the_devices(row):
     name, hardware, devices = row
     found = of(name, hardware, devices, devices)
-    # In the paper exactly so, rounded to powers of 2. Here what travels takes some.
-    assert 0.9 < found["ring"] / found["blockwise"] / devices <= 1.02
+    # In the paper exactly so, in powers of 2. Here what travels takes its part.
+    assert 0.85 < found["ring"] / found["blockwise"] / devices < 1
+    part = dataclasses.replace(
+        Sizes.of(choose_model(name), Context(devices=devices, fsdp=devices)),
+        length=found["ring"] // devices,
+    )
+    free = HARDWARE[hardware].memory - predict(part, "blockwise").total
+    # The block and the gradients that arrive and those that leave, and a hop's dq.
+    travelling = 2 * (part.block + 2 * part.narrow_sum) + part.wide_sum
+    assert 0 < free <= 1.001 * travelling
     # Twice the devices, the parameters on each as before: twice the context.
     twice = of(name, hardware, 2 * devices, devices)
     assert twice["ring"] == 2 * found["ring"]
