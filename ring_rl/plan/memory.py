@@ -197,8 +197,10 @@ def _in_attention(sizes: Sizes, implementation: str) -> list[_Moment]:
     # in order and transposed, their running sum, and the list with the zeros it is
     # made of.
     making = 6 * lists
-    # Scores, and the gradients of weights and of scores.
-    tiles = 3 * _tile_scores(sizes) + lists
+    # Scores, and the gradients of weights and of scores; where one tile is all there
+    # is, which is no loop, scores and gradients with a mask and without.
+    alive = 4 if _tiles(sizes).q >= sizes.length else 3
+    tiles = alive * _tile_scores(sizes) + lists
     if sizes.ring == 1:
         return [_Moment(held, 0, max(making, tiles))]
     # The block is held as it is, packed, and as it arrives.
