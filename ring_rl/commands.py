@@ -184,6 +184,27 @@ def bench(benchmark: str, *, as_json: bool, **options: Any) -> None:
             print(f"{above}{line(record)}", flush=True)
 
 
+def plan(*, compile_it: bool, as_json: bool, **options: Any) -> None:
+    """Says what a model and a context need on some devices.
+
+    `options` are those of `ring_rl.plan.arguments`; what was not given is left out.
+    """
+    if compile_it:
+        # It is the CPU's compiler that is asked, whatever other devices there are.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        runtime.prepare(options["devices"])
+
+    from ring_rl.plan.planning import plan
+    from ring_rl.plan.text import lines
+
+    given = {name: value for name, value in options.items() if value is not None}
+    found = plan(**given, compile_it=compile_it)
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(lines(found)))
+
+
 def list_known(kind: str, *, root: Path, as_json: bool) -> None:
     """Lists presets, environments and datasets by name, with a line about each."""
     kinds = {

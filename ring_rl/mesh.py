@@ -37,7 +37,7 @@ _PARAMETERS = {
 _AXES = {"width": FSDP, "heads": TENSOR, "hidden": TENSOR}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """How many devices each axis of the mesh has.
 

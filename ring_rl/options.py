@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ring_rl import argument_types, commands
 from ring_rl.bench.arguments import add_benchmarks
 from ring_rl.data_options import add_data, add_json
+from ring_rl.plan.arguments import add_options
 from ring_rl.version import __version__
 
 TRACEBACK = "RING_RL_TRACEBACK"
@@ -87,6 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_bench(
         add("bench", help="time and memory of attention, training, acting and data")
     )
+    _add_plan(add("plan", help="memory, time and traffic of a context, nothing run"))
     _add_list(add("list", help="presets, studies, environments and datasets"))
     return parser
 
@@ -280,6 +282,12 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     for name, benchmark in add_benchmarks(parser).items():
         benchmark.set_defaults(function=commands.bench, benchmark=name)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    add_options(parser)
+    add_json(parser)
+    parser.set_defaults(function=commands.plan)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:

@@ -100,6 +100,7 @@ def fails(capsys, *words, code=2):
         ("data", "export"),
         ("data", "inspect"),
         ("list",),
+        ("plan",),
     ],
 )
 def test_every_command_has_help(capsys, words):

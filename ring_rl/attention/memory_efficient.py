@@ -23,6 +23,13 @@ _CHUNKS_CPU = 256, 1024
 _CHUNKS = 1024, 4096
 
 
+def choose_chunks(platform: str, block: int | None = None) -> tuple[int, int]:
+    """Queries and keys of a chunk, where they are not given."""
+    if block:
+        return block, block
+    return _CHUNKS_CPU if platform == "cpu" else _CHUNKS
+
+
 class _Tokens(NamedTuple):
     """Queries, or keys and values, `[B C ...]`; all chunks of them: `[chunks B C ...]`.
 
@@ -66,7 +73,7 @@ def memory_efficient_attention(
         (k.astype(dtype), v.astype(dtype)),
         mask.k_positions, mask.k_segments, k_hashes,
     )  # fmt: skip
-    of_device = _CHUNKS_CPU if jax.default_backend() == "cpu" else _CHUNKS
+    of_device = choose_chunks(jax.default_backend())
     key_chunks = _cut(keys, min(block_k or of_device[1], S))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)

@@ -92,9 +92,14 @@ class Lanes(NamedTuple):
         return array.reshape(self.row_groups, self.rows, *array.shape[1:])
 
 
+def scores_room(platform: str) -> int:
+    """Numbers that the scores of a tile have room for, over all its lanes."""
+    return _CPU_SCORES if platform == "cpu" else _ACCELERATOR_SCORES
+
+
 def choose_lanes(B: int, K: int, N: int, tiles: Tiles) -> Lanes:
     """As many lanes side by side as the scores of a tile have room for."""
-    room = _CPU_SCORES if jax.default_backend() == "cpu" else _ACCELERATOR_SCORES
+    room = scores_room(jax.default_backend())
     lanes = max(1, room // (N // K * tiles.q * tiles.k))
 
     def divisor(count: int, largest: int) -> int:

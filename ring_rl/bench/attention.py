@@ -49,7 +49,7 @@ def measure(config: AttentionConfig, say: Say) -> Iterator[Record]:
     Raises:
       ValueError: there are not so many devices.
     """
-    mesh = make_mesh(MeshConfig(1, config.devices))
+    mesh = make_mesh(MeshConfig(sequence=config.devices))
     say("oracle")
     exact = _exact(config)
     entries: dict[str, _Entry] = {}

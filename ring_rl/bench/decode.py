@@ -36,7 +36,7 @@ def measure(config: AttentionConfig, say: Say) -> Iterator[Record]:
     Raises:
       ValueError: there are not so many devices.
     """
-    mesh = make_mesh(MeshConfig(1, config.devices))
+    mesh = make_mesh(MeshConfig(sequence=config.devices))
     whole = dataclasses.replace(config, implementation="ring", backward=False)
     inputs = whole.inputs()
     query = inputs.q[:, -1:]

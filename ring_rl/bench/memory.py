@@ -63,7 +63,7 @@ def measure(config: MemoryConfig, say: Say) -> Iterator[Record]:
         for name in problem.contenders:
             say(f"compile {name}, {problem.tokens} tokens, {problem.devices} devices")
             try:
-                mesh = make_mesh(MeshConfig(1, problem.devices))
+                mesh = make_mesh(MeshConfig(sequence=problem.devices))
                 contender = make_contender(name, problem, mesh)
                 program = build(contender, problem, mesh)
             except Unable as error:

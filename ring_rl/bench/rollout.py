@@ -91,7 +91,7 @@ def measure(config: RolloutConfig, say: Say) -> Iterator[Record]:
     Raises:
       ValueError: there are not so many devices.
     """
-    rules = ShardingRules(make_mesh(MeshConfig(1, config.devices)))
+    rules = ShardingRules(make_mesh(MeshConfig(sequence=config.devices)))
     yield _dark_room(config, rules, say)
     yield from _adapter(config, say)
     yield from _decode(config, rules, say)

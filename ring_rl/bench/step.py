@@ -144,7 +144,7 @@ def measure(config: StepConfig, say: Say) -> Iterator[Record]:
       ValueError: there are not so many devices, or the model cannot be.
     """
     rules = {
-        devices: ShardingRules(make_mesh(MeshConfig(1, devices)))
+        devices: ShardingRules(make_mesh(MeshConfig(sequence=devices)))
         for devices in (config.devices, config.check_devices)
         if devices
     }

@@ -109,7 +109,7 @@ def compute(
       options: `scale`, `block_q`, `block_k`, `dropout_rate` and `hops` of
         `attention`.
     """
-    mesh = make_mesh(MeshConfig(data, devices)) if devices else None
+    mesh = make_mesh(MeshConfig(data=data, sequence=devices)) if devices else None
     queries, keys = (
         layout_order(layout, x.shape[1], laid_out_for or devices or 1)
         for x in inputs[:2]

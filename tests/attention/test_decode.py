@@ -27,7 +27,7 @@ def _decode(devices: int, window: int | None = None):
     return jax.jit(
         jax.shard_map(
             local,
-            mesh=make_mesh(MeshConfig(1, devices)),
+            mesh=make_mesh(MeshConfig(sequence=devices)),
             in_specs=(same, PLACES, PLACES, same, same, PLACES, PLACES),
             out_specs=same,
         )
@@ -146,7 +146,7 @@ def test_keys_and_values_are_read_where_they_lie(rows, tokens, kv_heads):
 
     # As caches are stored: the places behind the heads.
     same, heads = PartitionSpec(), PartitionSpec(None, None, "sequence")
-    mesh = make_mesh(MeshConfig(1, 2))
+    mesh = make_mesh(MeshConfig(sequence=2))
     step = jax.jit(
         jax.shard_map(
             local,

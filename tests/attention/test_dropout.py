@@ -147,7 +147,7 @@ def _results(
         mask.q_positions, mask.q_segments, tokens=tokens, causal=mask.causal,
         window=mask.window,
     )  # fmt: skip
-    mesh = make_mesh(MeshConfig(data, devices)) if devices else None
+    mesh = make_mesh(MeshConfig(data=data, sequence=devices)) if devices else None
     order = permutation(layout, LENGTH, devices or 1)
     inputs, mask = jax.tree.map(lambda x: x[:, order], (inputs, mask))
     with jax.default_matmul_precision("highest"):

@@ -40,7 +40,7 @@ def _attend_to_types(q, k, v):
 
 
 def _attend_in_shard_map(axis_name="sequence", **arguments):
-    mesh = make_mesh(MeshConfig(1, 2))
+    mesh = make_mesh(MeshConfig(sequence=2))
     mask = Mask.self_attention(_tokens(2, 6), _tokens(2, 6))
     tokens = PartitionSpec(None, "sequence")
     attend = functools.partial(
@@ -65,7 +65,7 @@ def _mask(window):
 
 def _ring(**arguments):
     mask = Mask.self_attention(_tokens(2, 6), _tokens(2, 6))
-    mesh = make_mesh(MeshConfig(1, 2))
+    mesh = make_mesh(MeshConfig(sequence=2))
     return ring_attention(*(_heads(2, 6, 4, 8),) * 3, mask, mesh=mesh, **arguments)
 
 

@@ -126,7 +126,7 @@ def test_a_given_scale(results, oracle, make_inputs, make_mask, devices):
 def test_a_key_without_dropout_is_not_used(make_inputs, make_mask):
     q, k, v, _ = map(jnp.asarray, make_inputs(T=8))
     mask = jax.tree.map(jnp.asarray, make_mask("plain", 8))
-    attend = functools.partial(ring_attention, mesh=make_mesh(MeshConfig(1, 2)))
+    attend = functools.partial(ring_attention, mesh=make_mesh(MeshConfig(sequence=2)))
     key = jax.random.key(0)
     np.testing.assert_array_equal(
         jax.jit(attend)(q, k, v, mask, dropout_key=key), jax.jit(attend)(q, k, v, mask)

@@ -35,7 +35,8 @@ def _compiled(devices: int, window: int | None, hops: int):
     with jax.default_matmul_precision("highest"):
         return attend_and_pull_back.lower(
             *_problem(devices, window=window), implementation="ring",
-            mesh=make_mesh(MeshConfig(1, devices)), block_q=5, block_k=7, hops=hops,
+            mesh=make_mesh(MeshConfig(sequence=devices)), block_q=5, block_k=7,
+            hops=hops,
         ).compile()  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def test_a_window_needs_as_many_hops_as_it_is_blocks_long(devices, window, hops)
 
 @pytest.mark.parametrize("hops", [2, _slow(0), _slow(1)])
 def test_forward_alone_sends_a_block_once_a_hop(hops):
-    mesh = make_mesh(MeshConfig(1, 4))
+    mesh = make_mesh(MeshConfig(sequence=4))
 
     @jax.jit
     def run(inputs, mask):

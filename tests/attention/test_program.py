@@ -31,7 +31,7 @@ TOKENS = 64  # on each device
 
 @functools.cache
 def _lowered(devices: int, dtype: str, backward: bool, dropout: float = 0.0):
-    mesh, key = make_mesh(MeshConfig(1, devices)), jax.random.key(0)
+    mesh, key = make_mesh(MeshConfig(sequence=devices)), jax.random.key(0)
     sharding = NamedSharding(mesh, PartitionSpec(None, "sequence"))
 
     def abstract(*shape, dtype=dtype):

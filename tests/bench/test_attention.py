@@ -71,7 +71,7 @@ def test_what_is_asked_for_is_what_is_computed(bench, words):
 
 def test_the_ring_gets_its_tokens_in_the_order_of_the_layout():
     config = AttentionConfig(tokens=8, devices=2, layout="zigzag", heads=1, head_dim=2)
-    mesh = make_mesh(MeshConfig(1, 2))
+    mesh = make_mesh(MeshConfig(sequence=2))
     inputs = config.inputs()
     stored, *_, mask = place(make_own("ring", config, mesh), inputs, mesh)
     order = [0, 1, 6, 7, 2, 3, 4, 5]

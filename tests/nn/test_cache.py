@@ -26,7 +26,9 @@ TOLERANCE = 1e-5
 
 @functools.cache
 def make_model(devices, data=1):
-    mesh = make_mesh(MeshConfig(data, devices), jax.devices()[: devices * data])
+    mesh = make_mesh(
+        MeshConfig(data=data, sequence=devices), jax.devices()[: devices * data]
+    )
     return TrajectoryTransformer(
         TrunkConfig(layers=2, width=16, heads=2, kv_heads=1),
         SPACES,
