@@ -63,12 +63,13 @@ def _mask(window):
     return mask
 
 
-def _ring(**arguments):
+def _ring(tensor=1, **arguments):
     mask = Mask.self_attention(_tokens(2, 6), _tokens(2, 6))
-    mesh = make_mesh(MeshConfig(sequence=2))
+    mesh = make_mesh(MeshConfig(sequence=2, tensor=tensor))
     return ring_attention(*(_heads(2, 6, 4, 8),) * 3, mask, mesh=mesh, **arguments)
 
 
+AXES = "('data', 'fsdp', 'sequence', 'tensor')"
 CASES = {
     "rank of q": (
         lambda: _attend(q=(2, 6, 4)),
@@ -172,7 +173,7 @@ CASES = {
     ),
     "another axis": (
         lambda: _attend_in_shard_map("time"),
-        ("attention: axis_name", "data, sequence", "found 'time'"),
+        ("attention: axis_name", "data, fsdp, sequence, tensor", "found 'time'"),
     ),
     "hops without ring": (
         lambda: _attend(hops=1),
@@ -188,11 +189,19 @@ CASES = {
     ),
     "axis of the mesh": (
         lambda: _ring(axis_name="time"),
-        ("ring_attention: axis_name", "('data', 'sequence')", "found 'time'"),
+        ("ring_attention: axis_name", AXES, "found 'time'"),
     ),
     "batch axes of the mesh": (
         lambda: _ring(batch_axes=("rows",)),
-        ("ring_attention: batch_axes", "('data', 'sequence')", "found 'rows'"),
+        ("ring_attention: batch_axes", AXES, "found 'rows'"),
+    ),
+    "head axis of the mesh": (
+        lambda: _ring(head_axis="heads"),
+        ("ring_attention: head_axis", AXES, "found 'heads'"),
+    ),
+    "heads that cannot be shared out": (
+        lambda: _ring(tensor=3, head_axis="tensor"),
+        ("heads must be multiples of 3", "head_axis='tensor'", "found 4 and 4"),
     ),
     "rate of 1": (
         lambda: _drop(1.0, jax.random.key(0)),
