@@ -7,6 +7,7 @@ inside, so that a command loads only what it needs.
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,16 +44,29 @@ def train(
     runs: Path,
     evaluate: bool,
 ) -> None:
-    """Trains the preset into `runs/<name>`, evaluates it and prints the statistics."""
+    """Trains the preset into `runs/<name>`, evaluates it and prints the statistics.
+
+    A SIGTERM, as of a scheduler that wants the machine back, ends training after the
+    update in progress, with a checkpoint.
+    """
     runtime.prepare()
     config = resolve(preset, words)
 
     from ring_rl.configs.running import train
+    from ring_rl.train.stopping import Stopped
 
     seeds = seeds or (config.seed,)
-    evaluation = train(
-        config, directory=runs / config.name, seeds=seeds, evaluate=evaluate
-    )
+    try:
+        evaluation = train(
+            config,
+            directory=runs / config.name,
+            seeds=seeds,
+            evaluate=evaluate,
+            stop_on=(signal.SIGTERM,),
+        )
+    except Stopped as stopped:
+        print(f"ring-rl: {stopped}", file=sys.stderr)
+        return
     if evaluation is not None:
         print_table([evaluation])
 

@@ -10,6 +10,7 @@ from flax import nnx
 
 from ring_rl.agent import Agent
 from ring_rl.mesh import ShardingRules
+from ring_rl.train.interval import SKIPPED
 from ring_rl.types import Batch
 
 
@@ -55,15 +56,26 @@ def initial_state(
 
 
 def make_step(
-    agent: Agent, model: Any, optimiser: optax.GradientTransformation
+    agent: Agent,
+    model: Any,
+    optimiser: optax.GradientTransformation,
+    *,
+    skip_nonfinite: bool = False,
 ) -> Step:
     """Compiles the update of an agent's model; the old state is used up by it.
 
     Metrics are those of the agent's loss and `gradient_norm`, before clipping.
+
+    Args:
+      agent: whose loss it is.
+      model: of the agent.
+      optimiser: of the state.
+      skip_nonfinite: whether an update whose loss, gradient or outcome is not finite
+        changes nothing but the step; the metric `skipped`, 0 or 1, then tells.
     """
     graph = nnx.graphdef(model)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
         def loss(parameters):
@@ -76,6 +88,24 @@ def make_step(
         parameters = optax.apply_updates(state.parameters, updates)
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         new = TrainState(state.step + 1, parameters, optimiser_state, state.key)
+        if skip_nonfinite:
+            good = all_finite((new, metrics))
+            kept = jax.tree.map(
+                lambda one, other: jnp.where(good, one, other), new, state
+            )
+            new = kept._replace(step=new.step)
+            metrics[SKIPPED] = 1 - good.astype(jnp.float32)
         return new, metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether all floating-point numbers of a tree are finite, on its devices."""
+    return jnp.stack(
+        [
+            jnp.isfinite(leaf).all()
+            for leaf in jax.tree.leaves(tree)
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
+        ]
+    ).all()

@@ -1,8 +1,10 @@
 """A run that was stopped and continued is, bit for bit, one that was not."""
 
+import concurrent.futures
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from ring_rl.nn.trunk import TrunkConfig
 from ring_rl.train import loop as loop_module
 from ring_rl.train.loop import LoopConfig, train
 from ring_rl.train.optimiser import OptimiserConfig
+from ring_rl.train.stopping import Stopped, listening
 from ring_rl.types import Continuous, Episode, Scaling, Spaces
 
 SPACES = Spaces(2, Continuous((-1.0,), (1.0,)))
@@ -56,26 +59,33 @@ def loader():
     return ChainLoader(store, config, AGENT.chains, AGENT.tokens, seed=0)
 
 
-def run(loader, directory, *, killed_at=None):
-    """The state after 40 updates, or `Killed` when another batch is asked for."""
+def run(loader, directory, *, killed_at=None, told_at=None):
+    """The state after 40 updates, or `Killed` when another batch is asked for.
+
+    `told_at` sends the process a SIGTERM while that batch is waited for.
+    """
 
     def stream(start, stop):
         batches = loader.stream(start, stop, layout="zigzag", rules=RULES)
         for step, batch in zip(range(start, stop), batches, strict=True):
             if step == killed_at:
                 raise Killed
+            if step == told_at:
+                os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    return train(
-        AGENT,
-        AGENT.build(SPACES, SCALING, RULES, seed=0),
-        stream,
-        optimiser=OptimiserConfig(learning_rate=1e-2, warmup=5),
-        loop=LoopConfig(steps=40, log_every=5, checkpoint_every=20),
-        directory=directory,
-        rules=RULES,
-        seed=0,
-    )
+    with listening([signal.SIGTERM]) as stop:
+        return train(
+            AGENT,
+            AGENT.build(SPACES, SCALING, RULES, seed=0),
+            stream,
+            optimiser=OptimiserConfig(learning_rate=1e-2, warmup=5),
+            loop=LoopConfig(steps=40, log_every=5, checkpoint_every=20),
+            directory=directory,
+            rules=RULES,
+            seed=0,
+            stop=stop,
+        )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,11 +93,11 @@ def compiled_once():
     """All runs here have the same update; the test of a killed process compiles two."""
     with pytest.MonkeyPatch.context() as patch:
         make_step = loop_module.make_step
-        once = functools.cache(lambda: make_step(*made[0]))
+        once = functools.cache(lambda: make_step(*made[0][0], **made[0][1]))
         made = []
 
-        def shared(*arguments):
-            made.append(arguments)
+        def shared(*arguments, **options):
+            made.append((arguments, options))
             return once()
 
         patch.setattr(loop_module, "make_step", shared)
@@ -130,6 +140,52 @@ def test_a_continued_run_is_the_uninterrupted_one(loader, whole, tmp_path, kille
     assert [json.loads(line)["step"] for line in timing] == list(range(5, 41, 5))
 
 
+# Between two lines, at a line, at a checkpoint, before any, and twice in a line.
+@pytest.mark.parametrize("told_at", [[32], [24], [19], [0], [30, 32]])
+def test_a_run_that_is_told_to_stop_keeps_its_last_update(
+    loader, whole, tmp_path, told_at
+):
+    state, metrics = whole
+    for step in told_at:
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(
+            Stopped, match=f"stopped at update {step + 1} of 40"
+        ) as told:
+            run(loader, tmp_path, told_at=step)
+        assert told.value.done == step + 1
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert (
+            max(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == step + 1
+        )
+    continued = run(loader, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+    for one, other in zip(
+        jax.tree.leaves(continued), jax.tree.leaves(state), strict=True
+    ):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+def test_a_run_that_is_told_at_its_last_update_is_complete(loader, whole, tmp_path):
+    with pytest.raises(Stopped, match="stopped at update 40 of 40"):
+        run(loader, tmp_path, told_at=39)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole[1]
+
+
+def test_signals_are_taken_in_the_main_thread_alone():
+    before = signal.getsignal(signal.SIGTERM)
+
+    def elsewhere():
+        with listening([signal.SIGTERM]) as stop:
+            return signal.getsignal(signal.SIGTERM), stop()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(elsewhere).result() == (before, False)
+    with pytest.raises(Killed), listening([signal.SIGTERM]):
+        assert signal.getsignal(signal.SIGTERM) is not before
+        raise Killed
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_finished_run_stays_as_it_is(loader, whole, tmp_path):
     state, metrics = whole
     run(loader, tmp_path)
@@ -142,7 +198,7 @@ def test_a_finished_run_stays_as_it_is(loader, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_process_continues(tmp_path):
+def test_a_process_that_is_killed_or_told_to_stop_continues(tmp_path):
     command = [
         sys.executable, "-c", "from ring_rl.cli import main; raise SystemExit(main())",
         "train", "dark-room", "--no-evaluate",
@@ -167,22 +223,42 @@ def test_a_killed_process_continues(tmp_path):
     def finish(process):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+        return errors
 
     finish(start("whole"))
     expected = (tmp_path / "whole" / "dark-room" / "metrics.jsonl").read_bytes()
     assert len(expected.splitlines()) == 40
+    run = tmp_path / "stopped" / "dark-room"
+    metrics = run / "metrics.jsonl"
 
-    process = start("killed")
-    metrics = tmp_path / "killed" / "dark-room" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 6:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "no metrics were written"
-        time.sleep(0.01)
+    def begin(lines):
+        """A process that is in mid-training: it has written so many lines."""
+        process = start("stopped")
+        deadline = time.monotonic() + 300
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "no metrics were written"
+            time.sleep(0.01)
+        return process
+
+    process = begin(6)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    # In mid-training: something was written, not everything.
     assert process.returncode == -signal.SIGKILL
-    assert metrics.read_bytes().count(b"\n") < 40
-    finish(start("killed"))
+    killed_at = metrics.read_bytes().count(b"\n")
+    assert killed_at < 25
+    process = begin(killed_at + 4)
+    process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    line = finish(process).splitlines()[-1]
+    assert time.monotonic() - told < 30
+    found = re.fullmatch(
+        r"ring-rl: train dark-room: stopped at update (\d+) of 400, its checkpoint is "
+        "complete; the same command goes on from there",
+        line,
+    )
+    assert found, line
+    assert (run / "checkpoints" / found[1]).is_dir()
+    assert metrics.read_bytes().count(b"\n") == int(found[1]) // 10 < 40
+    finish(start("stopped"))
     assert metrics.read_bytes() == expected
