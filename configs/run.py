@@ -305,6 +305,11 @@ class RunConfig:
                 f"loader.rows must be a multiple of mesh.data={self.mesh.data}, found "
                 f"{self.loader.rows}"
             )
+        if self.loader.rows % (self.mesh.data * self.loop.accumulate):
+            raise ValueError(
+                "loader.rows must be a multiple of mesh.data x loop.accumulate = "
+                f"{self.mesh.data} x {self.loop.accumulate}, found {self.loader.rows}"
+            )
 
 
 # What a saved configuration may name. Nothing else is made from a file.

@@ -26,6 +26,7 @@ def train(
     seeds: tuple[int, ...],
     evaluate: bool,
     stop_on: Sequence[signal.Signals] = (),
+    profile: bool = False,
 ) -> dict[str, Any] | None:
     """Trains one run a seed, resuming those that were begun, and evaluates them.
 
@@ -40,6 +41,7 @@ def train(
       stop_on: signals that, while updates are made, end the run after the one in
         progress. Outside of that, and in other threads than the main one, they mean
         what they meant before.
+      profile: whether a trace of a few updates is written to `profile/` of each run.
 
     Returns:
       The evaluation, or None where there is none to make.
@@ -64,7 +66,7 @@ def train(
     if config.environment.id:
         check_spaces(stores[0].spaces, config)
     for seed, run in runs.items():
-        train_run(configs[seed], run, stores, rules, stop_on=stop_on)
+        train_run(configs[seed], run, stores, rules, stop_on=stop_on, profile=profile)
     if not evaluate or not config.environment.id:
         return None
     return evaluate_runs(list(runs.values()), directory / "evaluation")
@@ -77,6 +79,7 @@ def train_run(
     rules: ShardingRules,
     *,
     stop_on: Sequence[signal.Signals] = (),
+    profile: bool = False,
 ) -> None:
     """Trains one run on the episodes to its end, from wherever it stands.
 
@@ -109,6 +112,7 @@ def train_run(
             title=f"train {run.name}",
             contents=functools.partial(_contents, loader, config.data),
             stop=stop,
+            profile=profile,
         )
 
 

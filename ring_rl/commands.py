@@ -43,6 +43,7 @@ def train(
     seeds: tuple[int, ...] | None,
     runs: Path,
     evaluate: bool,
+    profile: bool,
 ) -> None:
     """Trains the preset into `runs/<name>`, evaluates it and prints the statistics.
 
@@ -63,6 +64,7 @@ def train(
             seeds=seeds,
             evaluate=evaluate,
             stop_on=(signal.SIGTERM,),
+            profile=profile,
         )
     except Stopped as stopped:
         print(f"ring-rl: {stopped}", file=sys.stderr)

@@ -162,6 +162,7 @@ def test_train_hands_on_the_preset(calls):
         "seeds": (5,),
         "evaluate": True,
         "stop_on": (signal.SIGTERM,),
+        "profile": False,
     }
 
 
@@ -178,6 +179,7 @@ def test_train_applies_fields_wherever_its_own_options_stand(calls):
         "seeds": (0, 1),
         "evaluate": False,
         "stop_on": (signal.SIGTERM,),
+        "profile": False,
     }
 
 

@@ -33,7 +33,8 @@ def test_the_episodes_of_a_batch_are_named():
     said = _contents(loader(make_store([7, 11])), Collected(), 3)
     assert said == "is made of the episodes 7, 11"
     data = Dataset(path=("one", "two"))
-    said = _contents(loader(make_store([7, 11]), make_store([5, 6])), data, 0)
+    two = loader(make_store([7, 11]), make_store([5, 6]), rows=16)
+    said = _contents(two, data, 0)
     assert said == "is made of the episodes of one 7, 11; of two 5, 6"
 
 
