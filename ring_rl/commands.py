@@ -51,6 +51,7 @@ def train(
     update in progress, with a checkpoint.
     """
     runtime.prepare()
+    runtime.keep_compilations()
     config = resolve(preset, words)
 
     from ring_rl.configs.running import train
@@ -85,6 +86,7 @@ def evaluate(run: Path, *, as_json: bool, video: bool, **asked: Any) -> None:
     elif video:
         os.environ.setdefault("MUJOCO_GL", "glfw")
     runtime.prepare()
+    runtime.keep_compilations()
 
     from ring_rl.configs.asked import Asked
     from ring_rl.configs.evaluating import evaluate
@@ -113,6 +115,7 @@ def report(
     contents = gather(runs)
     if attention is not None:
         runtime.prepare()
+        runtime.keep_compilations()
 
         from ring_rl.configs.looking import look_at_all
 

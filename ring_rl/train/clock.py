@@ -16,6 +16,7 @@ class Clock:
       waiting_for_devices: they had updates left to do. Where this is small, the devices
         wait for the host.
       writing: metrics, and checkpoints as far as training waits for them.
+    What is left is the loop's own, and a trace where one is made.
 
     `model_flops_per_second` is 6 for each parameter and token: forward and backward of
     the matrices, without what attention does between tokens, and without what is

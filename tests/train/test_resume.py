@@ -140,8 +140,8 @@ def test_a_continued_run_is_the_uninterrupted_one(loader, whole, tmp_path, kille
     assert [json.loads(line)["step"] for line in timing] == list(range(5, 41, 5))
 
 
-# Between two lines, at a line, at a checkpoint, before any, and twice in a line.
-@pytest.mark.parametrize("told_at", [[32], [24], [19], [0], [30, 32]])
+# Between two lines, where a checkpoint is due anyway, and twice in the first line.
+@pytest.mark.parametrize("told_at", [[32], [19], [0, 2]])
 def test_a_run_that_is_told_to_stop_keeps_its_last_update(
     loader, whole, tmp_path, told_at
 ):
