@@ -76,6 +76,7 @@ def calls(monkeypatch):
     monkeypatch.delitem(sys.modules, "ring_rl.configs.overrides", raising=False)
     # Flags and devices of the process that runs the tests are not to be touched.
     monkeypatch.setattr("ring_rl.runtime.prepare", lambda: found.append("prepared"))
+    monkeypatch.setattr("ring_rl.runtime.keep_compilations", lambda: None)
     yield found
     sys.modules.pop("ring_rl.configs.overrides", None)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import math
@@ -201,6 +202,57 @@ def test_a_batch_that_breaks_the_loss_is_left_out(tmp_path, capsys):
     np.testing.assert_allclose(lines[0]["loss"], np.mean(losses[:2]), rtol=1e-12)
     np.testing.assert_allclose(lines[1]["loss"], np.mean(losses[2:4]), rtol=1e-12)
     np.testing.assert_allclose(lines[3]["loss"], np.mean(losses[4:7]), rtol=1e-12)
+
+
+def test_parts_and_an_average_go_through_the_loop_and_a_resume(tmp_path):
+    sizes = {"agent": Line(), "steps": 12, "log_every": 3, "checkpoint_every": 5}
+    averaged = {**sizes, "optimiser": dataclasses.replace(OPTIMISER, average=0.9)}
+    plain, lines = run(DISCRETE, breaking(), tmp_path / "plain", **sizes)
+    parts = {**averaged, "accumulate": 2}
+    model, same = run(DISCRETE, breaking(), tmp_path / "parts", **parts)
+    for one, other in zip(lines, same, strict=True):
+        assert other == pytest.approx(one, rel=1e-5)
+    # What acts is the average, which is somewhere else.
+    acting = jax.tree.leaves(nnx.state(model))
+    assert not any(
+        np.allclose(one, other, rtol=1e-3)
+        for one, other in zip(acting, jax.tree.leaves(nnx.state(plain)), strict=True)
+    )
+
+    def killed(start, stop):
+        yield from itertools.islice(breaking()(start, stop), 7)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(DISCRETE, killed, tmp_path / "again", **parts)
+    again, continued = run(DISCRETE, breaking(), tmp_path / "again", **parts)
+    assert continued == same
+    for one, other in zip(acting, jax.tree.leaves(nnx.state(again)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_best_metric_that_is_not_measured_is_refused(tmp_path):
+    message = "best_metric must be one of gradient_norm, loss, found 'accuracy'"
+    with pytest.raises(ValueError, match=message):
+        run(
+            DISCRETE,
+            breaking(),
+            tmp_path,
+            agent=Line(),
+            steps=2,
+            best_metric="accuracy",
+        )
+
+
+def test_a_run_keeps_its_best_checkpoint(tmp_path):
+    """By the last line up to it: that of update 2 for the checkpoint of update 3."""
+    _, lines = run(
+        DISCRETE, breaking(), tmp_path, agent=Line(), steps=12, log_every=2,
+        checkpoint_every=3, keep=1, best_metric="loss", best_value="highest",
+    )  # fmt: skip
+    assert max(line["loss"] for line in lines) == lines[0]["loss"]
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"3", "12"}
 
 
 class Cliff(Line):

@@ -199,6 +199,10 @@ def test_a_finished_run_stays_as_it_is(loader, whole, tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_or_told_to_stop_continues(tmp_path):
+    """Also with the step that the first of three processes compiled and kept.
+
+    The run that they are compared with has neither kept nor found anything.
+    """
     command = [
         sys.executable, "-c", "from ring_rl.cli import main; raise SystemExit(main())",
         "train", "dark-room", "--no-evaluate",
@@ -209,12 +213,16 @@ def test_a_process_that_is_killed_or_told_to_stop_continues(tmp_path):
         "--agent.trunk.heads", "2", "--loop.steps", "400", "--loop.log-every", "10",
         "--loop.checkpoint-every", "40",
     ]  # fmt: skip
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+    environment = {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": "2",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
 
     def start(runs):
         return subprocess.Popen(
             [*command, "--runs", str(tmp_path / runs)],
-            env=environment,
+            env={**environment, "JAX_ENABLE_COMPILATION_CACHE": str(runs != "whole")},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -225,7 +233,12 @@ def test_a_process_that_is_killed_or_told_to_stop_continues(tmp_path):
         assert process.returncode == 0, errors
         return errors
 
+    def compiled():
+        """Steps that are kept."""
+        return len([*(tmp_path / "cache").rglob("jit_train_step-*-cache")])
+
     finish(start("whole"))
+    assert compiled() == 0
     expected = (tmp_path / "whole" / "dark-room" / "metrics.jsonl").read_bytes()
     assert len(expected.splitlines()) == 40
     run = tmp_path / "stopped" / "dark-room"
@@ -247,6 +260,7 @@ def test_a_process_that_is_killed_or_told_to_stop_continues(tmp_path):
     assert process.returncode == -signal.SIGKILL
     killed_at = metrics.read_bytes().count(b"\n")
     assert killed_at < 25
+    assert compiled() == 1
     process = begin(killed_at + 4)
     process.send_signal(signal.SIGTERM)
     told = time.monotonic()
@@ -260,5 +274,7 @@ def test_a_process_that_is_killed_or_told_to_stop_continues(tmp_path):
     assert found, line
     assert (run / "checkpoints" / found[1]).is_dir()
     assert metrics.read_bytes().count(b"\n") == int(found[1]) // 10 < 40
-    finish(start("stopped"))
+    assert "WARNING" not in finish(start("stopped"))
     assert metrics.read_bytes() == expected
+    # The two that went on found it.
+    assert compiled() == 1
