@@ -14,10 +14,8 @@ CPU_DEVICES = 4
 COLLECTIVE_TIMEOUT_SECONDS = 600
 
 # JAX's own names in the environment.
-_CACHE, _CACHE_FROM = (
-    "JAX_COMPILATION_CACHE_DIR",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
-)
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_CACHE_FROM = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 _TIMEOUT_FLAG = "--xla_cpu_collective_call_terminate_timeout_seconds"
 
@@ -83,7 +81,7 @@ def keep_compilations() -> None:
 
     if _CACHE_FROM not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if _CACHE in os.environ or jax.config.jax_compilation_cache_dir is not None:
+    if _CACHE in os.environ or getattr(jax.config, _CACHE.lower(), None) is not None:
         return
     try:
         folder = _user_cache() / "ring_rl" / "compilations" / _processor()
