@@ -52,10 +52,13 @@ def shrunk(preset):
 DISTINCT = {shrunk(preset): name for name, preset in presets().items()}
 
 
-def compilations(preset, directory, *, steps, devices):
-    """How often each line of a run of the preset, but small, compiled its step."""
+def compilations(preset, directory, *, steps):
+    """How often each line of a run of the preset, but small, compiled its step.
+
+    On one device; of two, and of a run that goes on, see `test_resume.py`.
+    """
     agent, spaces = shrunk(preset)
-    rules = ShardingRules(make_mesh(MeshConfig(1, devices), jax.devices()[:devices]))
+    rules = ShardingRules(make_mesh(MeshConfig(1, 1), jax.devices()[:1]))
     loader = ChainLoader(
         make_store(spaces),
         LoaderConfig(rows=2, row_steps=2 * LONGEST),
@@ -80,14 +83,14 @@ def compilations(preset, directory, *, steps, devices):
 
 def test_two_hundred_updates_compile_once(tmp_path):
     preset = presets()["dark-room-tiny"]
-    found = compilations(preset, tmp_path, steps=200, devices=2)
+    found = compilations(preset, tmp_path, steps=200)
     assert found == [1] + [0] * 99
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DISTINCT.values())
 def test_every_preset_compiles_once(name, tmp_path):
-    found = compilations(presets()[name], tmp_path, steps=8, devices=1)
+    found = compilations(presets()[name], tmp_path, steps=8)
     assert found == [1, 0, 0, 0]
 
 

@@ -97,8 +97,7 @@ class Line(AgenticTransformer):
         return loss, {"loss": loss, "actions": batch.weight.sum(), "noise": noise}
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
-@pytest.mark.parametrize("scale", [1.0, 0.01], ids=["much", "little"])
+@pytest.mark.parametrize(("parts", "scale"), [(2, 1.0), (8, 1.0), (4, 0.01)])
 def test_parts_count_by_their_weight(parts, scale):
     """Also where all of it is less than the weight of one action."""
     rules = ShardingRules(make_mesh(MeshConfig(2, 1), jax.devices()[:2]))

@@ -107,7 +107,19 @@ def compiled_once():
 @pytest.fixture(scope="module")
 def whole(loader, tmp_path_factory):
     directory = tmp_path_factory.mktemp("whole")
-    return run(loader, directory), (directory / "metrics.jsonl").read_bytes()
+    state = run(loader, directory)
+    return state, (directory / "metrics.jsonl").read_bytes(), compilations(directory)
+
+
+def compilations(directory):
+    """How often each line compiled the step."""
+    lines = (directory / "timing.jsonl").read_text().splitlines()
+    return [json.loads(line)["compilations"] for line in lines]
+
+
+def test_a_run_compiles_its_update_once(whole):
+    """Also with what it has given back as input, and on two devices."""
+    assert whole[2] == [1] + [0] * 7
 
 
 def steps_of(directory):
@@ -119,7 +131,7 @@ def steps_of(directory):
 # written than it knows of, and before there is any.
 @pytest.mark.parametrize("killed_at", [20, 33, 13])
 def test_a_continued_run_is_the_uninterrupted_one(loader, whole, tmp_path, killed_at):
-    state, metrics = whole
+    state, metrics, _ = whole
     with pytest.raises(Killed):
         run(loader, tmp_path, killed_at=killed_at)
     assert steps_of(tmp_path) == list(range(5, killed_at + 1, 5))
@@ -138,6 +150,8 @@ def test_a_continued_run_is_the_uninterrupted_one(loader, whole, tmp_path, kille
         np.testing.assert_array_equal(one, other, strict=True)
     timing = (tmp_path / "timing.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in timing] == list(range(5, 41, 5))
+    # What a checkpoint gives back lies where it lay.
+    assert sum(compilations(tmp_path)) == 0
 
 
 # Between two lines, where a checkpoint is due anyway, and twice in the first line.
@@ -145,7 +159,7 @@ def test_a_continued_run_is_the_uninterrupted_one(loader, whole, tmp_path, kille
 def test_a_run_that_is_told_to_stop_keeps_its_last_update(
     loader, whole, tmp_path, told_at
 ):
-    state, metrics = whole
+    state, metrics, _ = whole
     for step in told_at:
         before = signal.getsignal(signal.SIGTERM)
         with pytest.raises(
@@ -187,7 +201,7 @@ def test_signals_are_taken_in_the_main_thread_alone():
 
 
 def test_a_finished_run_stays_as_it_is(loader, whole, tmp_path):
-    state, metrics = whole
+    state, metrics, _ = whole
     run(loader, tmp_path)
     stamp = (tmp_path / "metrics.jsonl").stat().st_mtime_ns
 
