@@ -38,7 +38,7 @@ def step_bytes(
     optimiser = make_optimiser(config.optimiser, config.loop.steps)
     state = initial_state(model, optimiser, rules, seed=config.seed)
     stream = loader.stream(0, 1, layout=loader.choose_layout(rules.ring), rules=rules)
-    lowered = jax.jit(make_step(config.agent, model, optimiser)).lower(
+    lowered = jax.jit(make_step(config.agent, model, optimiser, rules)).lower(
         state, next(stream)
     )
     found: Any = lowered.compile().memory_analysis()

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,8 @@ from ring_rl.evaluate.acting import Actor
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.train.checkpoint import Checkpoints
 from ring_rl.types import Chain, Spaces
+
+Which: TypeAlias = Literal["last", "best"]
 
 # In a run's folder: what it derived from its data, and its weights.
 DERIVED, _CHECKPOINTS = "data.json", "checkpoints"
@@ -170,13 +172,17 @@ class Policy:
         return self._played
 
 
-def load_policy(run: str | Path) -> Policy:
+def load_policy(run: str | Path, checkpoint: int | Which = "last") -> Policy:
     """The policy of a run folder that `ring-rl train` wrote.
 
+    Args:
+      run: the folder.
+      checkpoint: as of `load_model`.
+
     Raises:
-      ValueError: there is no trained run in it.
+      ValueError: there is no trained run in it, or no such checkpoint.
     """
-    config, derived, model = load_model(Path(run))
+    config, derived, model = load_model(Path(run), checkpoint)
     return Policy(
         config.agent,
         model,
@@ -186,11 +192,19 @@ def load_policy(run: str | Path) -> Policy:
     )
 
 
-def load_model(run: Path) -> tuple[RunConfig, Derived, Any]:
+def load_model(
+    run: Path, checkpoint: int | Which = "last"
+) -> tuple[RunConfig, Derived, Any]:
     """A trained run's configuration, what it derived from its data, and its model.
 
+    Args:
+      run: the folder.
+      checkpoint: `last`, that of the run's end; `best`, by `loop.best_metric`; or that
+        after so many updates, of those that were kept.
+
     Raises:
-      ValueError: there is no run in the folder, or one that is not trained to its end.
+      ValueError: there is no run in the folder, one that is not trained to its end
+        where its last checkpoint is asked for, or no such checkpoint.
     """
     import jax
     from flax import nnx
@@ -207,15 +221,25 @@ def load_model(run: Path) -> tuple[RunConfig, Derived, Any]:
     rules = ShardingRules(make_mesh(mesh))
     model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)
     optimiser = make_optimiser(config.optimiser, config.loop.steps)
-    like = initial_state(model, optimiser, rules, seed=config.seed)
-    checkpoints = Checkpoints(run / _CHECKPOINTS, create=False)
+    average = config.optimiser.average > 0
+    like = initial_state(model, optimiser, rules, seed=config.seed, average=average)
+    checkpoints = Checkpoints(
+        run / _CHECKPOINTS, retention=config.loop.retention, create=False
+    )
     try:
-        if checkpoints.latest != config.loop.steps:
+        step = checkpoints.best if checkpoint == "best" else checkpoint
+        if step is None:
+            raise ValueError(
+                f"{run}: has no best checkpoint; it was trained with "
+                f"loop.best_metric={config.loop.best_metric!r}"
+            )
+        if step == "last" and checkpoints.latest != config.loop.steps:
             raise ValueError(
                 f"{run}: is not trained to its end, {checkpoints.latest or 0} of "
                 f"{config.loop.steps} updates; the command that began it goes on"
             )
-        nnx.update(model, checkpoints.restore(like).parameters)
+        step = config.loop.steps if step == "last" else step
+        nnx.update(model, checkpoints.restore(like, step).evaluated)
     finally:
         checkpoints.close()
     return config, derived, model

@@ -241,10 +241,11 @@ class RunConfig:
         """Checks what the parts have to do with each other."""
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, found {self.seed}")
-        if self.loader.rows % self.mesh.copies:
+        parts = self.mesh.copies * self.loop.accumulate
+        if self.loader.rows % parts:
             raise ValueError(
-                "loader.rows must be a multiple of mesh.data x mesh.fsdp="
-                f"{self.mesh.copies}, found {self.loader.rows}"
+                "loader.rows must be a multiple of mesh.data x mesh.fsdp x "
+                f"loop.accumulate={parts}, found {self.loader.rows}"
             )
         self.agent.trunk.check_tensor(self.mesh.tensor)
 

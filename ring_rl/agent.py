@@ -25,7 +25,12 @@ class Agent(Protocol):
     def loss(
         self, model: Any, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The number to make smaller, and numbers to look at."""
+        """The number to make smaller, and numbers to look at.
+
+        All are means weighted by `batch.weight`, divided by its sum or 1 if that is
+        more; the sum itself is `actions`. So those of parts of a batch can be put
+        together (`ring_rl.train.parts`).
+        """
         ...
 
     def start(

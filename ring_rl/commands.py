@@ -7,6 +7,7 @@ inside, so that a command loads only what it needs.
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,17 +47,33 @@ def train(
     seeds: tuple[int, ...] | None,
     runs: Path,
     evaluate: bool,
+    profile: bool,
 ) -> None:
-    """Trains the preset into `runs/<name>`, evaluates it and prints the statistics."""
+    """Trains the preset into `runs/<name>`, evaluates it and prints the statistics.
+
+    A SIGTERM, as of a scheduler that wants the machine back, ends training after the
+    update in progress, with a checkpoint.
+    """
     runtime.prepare()
+    runtime.keep_compilations()
     config = resolve(preset, words)
 
     from ring_rl.configs.running import train
+    from ring_rl.train.stopping import Stopped
 
     seeds = seeds or (config.seed,)
-    evaluation = train(
-        config, directory=runs / config.name, seeds=seeds, evaluate=evaluate
-    )
+    try:
+        evaluation = train(
+            config,
+            directory=runs / config.name,
+            seeds=seeds,
+            evaluate=evaluate,
+            stop_on=(signal.SIGTERM,),
+            profile=profile,
+        )
+    except Stopped as stopped:
+        print(f"ring-rl: {stopped}", file=sys.stderr)
+        return
     if evaluation is not None:
         print_table([evaluation])
 
@@ -73,6 +90,7 @@ def evaluate(run: Path, *, as_json: bool, video: bool, **asked: Any) -> None:
     elif video:
         os.environ.setdefault("MUJOCO_GL", "glfw")
     runtime.prepare()
+    runtime.keep_compilations()
 
     from ring_rl.configs.asked import Asked
     from ring_rl.configs.evaluating import evaluate
@@ -101,6 +119,7 @@ def report(
     contents = gather(runs)
     if attention is not None:
         runtime.prepare()
+        runtime.keep_compilations()
 
         from ring_rl.configs.looking import look_at_all
 

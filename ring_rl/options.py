@@ -127,6 +127,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="train only (default: evaluate at the end)",
     )
+    add(
+        "--profile",
+        action="store_true",
+        help="write a trace of three updates, after five, into profile/ of the run, "
+        "for TensorBoard's profile plugin and ui.perfetto.dev (default: no)",
+    )
     parser.set_defaults(function=commands.train)
 
 

@@ -4,10 +4,18 @@ These are defaults for the command line. A library must not change its host's se
 so nothing here runs on import, and whatever the user has set stands.
 """
 
+import hashlib
 import os
+import platform
+import sys
+from pathlib import Path
 
 CPU_DEVICES = 4
 COLLECTIVE_TIMEOUT_SECONDS = 600
+
+# JAX's own names in the environment.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_CACHE_FROM = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 _TIMEOUT_FLAG = "--xla_cpu_collective_call_terminate_timeout_seconds"
 
@@ -53,3 +61,56 @@ def prepare(
     except RuntimeError:
         # Devices are in use already, as in a notebook: their number stands.
         pass
+
+
+def keep_compilations() -> None:
+    """Keeps what XLA compiles on disk, so that the next process finds it there.
+
+    In `compilations/` of the user's cache folder (`~/.cache/ring_rl`, or where
+    `XDG_CACHE_HOME`, macOS or Windows have it), from where it may be removed at any
+    time; a folder for each kind of processor, since programs for one need not run on
+    another and home folders are shared. What is compiled, and so what it computes, is
+    the same with and without.
+
+    `JAX_COMPILATION_CACHE_DIR` in the environment names another folder, or none if it
+    is empty, and `JAX_ENABLE_COMPILATION_CACHE=false` switches it off. A program is
+    kept however fast it was compiled, unless
+    `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS` says otherwise.
+    """
+    import jax
+
+    if _CACHE_FROM not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if _CACHE in os.environ or getattr(jax.config, _CACHE.lower(), None) is not None:
+        return
+    try:
+        folder = _user_cache() / "ring_rl" / "compilations" / _processor()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        # There is no home, or nothing may be written there.
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _user_cache() -> Path:
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if given:
+        return Path(given)
+    if sys.platform == "win32" and "LOCALAPPDATA" in os.environ:
+        return Path(os.environ["LOCALAPPDATA"])
+    apple = sys.platform == "darwin"
+    return Path.home() / ("Library/Caches" if apple else ".cache")
+
+
+def _processor() -> str:
+    """Names the kind of processor, with what of instructions it has."""
+    about = [platform.machine(), platform.processor()]
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = ("model name", "flags", "Features", "CPU part")
+    # The same for all cores; the order of these lines is the kernel's.
+    about += sorted({line for line in lines if line.startswith(names)})
+    digest = hashlib.sha256("\n".join(about).encode()).hexdigest()[:12]
+    return f"{platform.machine()}-{digest}"

@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("MUJOCO_GL", "disabled")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
+# Nothing that another process has compiled, nor anything in the user's cache folder.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax
 import pytest

@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused_before_training(
         ("--evaluation.temperature", "-1", "temperature"),
         ("--seed", "-1", "seed must be at least 0"),
         ("--loader.rows", "0", "loader: rows"),
-        ("--mesh.data", "2", "a multiple of mesh.data=2"),
+        ("--mesh.data", "2", "mesh.fsdp x loop.accumulate=2"),
         ("--agent.bins", "1", "bins must be at least 2"),
         ("--optimiser.learning-rate", "0", "learning_rate must be above 0"),
         ("--agent.chains.trajectories", "0", "trajectories must be at least 1"),

@@ -3,6 +3,7 @@ import importlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -13,6 +14,7 @@ import pytest
 import ring_rl
 from ring_rl.cli import main
 from ring_rl.runtime import prepare
+from ring_rl.train.stopping import Stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ def calls(monkeypatch):
     monkeypatch.delitem(sys.modules, "ring_rl.configs.overrides", raising=False)
     # Flags and devices of the process that runs the tests are not to be touched.
     monkeypatch.setattr("ring_rl.runtime.prepare", lambda: found.append("prepared"))
+    monkeypatch.setattr("ring_rl.runtime.keep_compilations", lambda: None)
     yield found
     sys.modules.pop("ring_rl.configs.overrides", None)
 
@@ -160,6 +163,8 @@ def test_train_hands_on_the_preset(calls):
         "directory": Path("runs/dark_room"),
         "seeds": (5,),
         "evaluate": True,
+        "stop_on": (signal.SIGTERM,),
+        "profile": False,
     }
 
 
@@ -175,6 +180,8 @@ def test_train_applies_fields_wherever_its_own_options_stand(calls):
         "directory": Path("out/try"),
         "seeds": (0, 1),
         "evaluate": False,
+        "stop_on": (signal.SIGTERM,),
+        "profile": False,
     }
 
 
@@ -345,6 +352,18 @@ def test_exit_codes(capsys, monkeypatch, calls, error, code, line):
     monkeypatch.setattr(sys.modules["ring_rl.configs.running"], "train", crash(error))
     assert main(["train", "dark_room"]) == code
     assert capsys.readouterr().err == line
+
+
+def test_a_run_that_stops_when_told_has_not_failed(capsys, monkeypatch, calls):
+    stopped = Stopped("train dark_room", 137, 400)
+    monkeypatch.setattr(sys.modules["ring_rl.configs.running"], "train", crash(stopped))
+    assert main(["train", "dark_room"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "ring-rl: train dark_room: stopped at update 137 of 400, its checkpoint is "
+        "complete; the same command goes on from there\n"
+    )
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), ValueError("not ours")])

@@ -154,7 +154,9 @@ def measure(config: StepConfig, say: Say) -> Iterator[Record]:
     say(f"compile {config.tokens} tokens on {config.devices} devices")
     began = time.perf_counter()
     # The step is a jitted function, which its type does not say.
-    step = cast(Any, make_step(problem.agent, problem.model, optimiser))
+    step = cast(
+        Any, make_step(problem.agent, problem.model, optimiser, rules[config.devices])
+    )
     step = step.lower(state, problem.batch).compile()
     record = make_record(
         "step",

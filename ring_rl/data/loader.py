@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
+from jaxtyping import Int64
 
 from ring_rl.attention import Mask, choose_layout, held
 from ring_rl.data.chains import (
@@ -134,6 +135,17 @@ class ChainLoader:
                 return [Row(self.stores, row) for row in chains]
             chains[rows[0]].append(members)
             room[rows[0]] -= steps
+
+    def episode_ids(self, step: int) -> list[Int64[np.ndarray, " n"]]:
+        """Ids of the episodes in the batch of a training step, ascending, by store."""
+        found: list[list[np.ndarray]] = [[] for _ in self.stores]
+        for row in self.plan(step):
+            members = row.members
+            for index, store in enumerate(self.stores):
+                offsets = members.offset[members.store == index]
+                episodes = np.searchsorted(store.offsets, offsets)
+                found[index].append(store.episode_ids[episodes])
+        return [np.unique(np.concatenate(ids)) for ids in found]
 
     def batch(self, step: int) -> Batch:
         """The batch of a training step, NumPy arrays in natural order."""

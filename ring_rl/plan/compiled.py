@@ -85,7 +85,7 @@ def trace_step(model: Model, context: Context) -> Any:
     batch = jax.tree.map(whole_row, jax.eval_shape(some_tokens))
     shapes = nnx.merge(graphs[0], state.parameters)
     # The step is a jitted function, which its type does not say.
-    step = cast(Any, make_step(agent, shapes, optimiser))
+    step = cast(Any, make_step(agent, shapes, optimiser, rules))
     return step.trace(state, batch)
 
 

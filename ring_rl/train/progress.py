@@ -55,6 +55,13 @@ class Progress:
             flush=True,
         )
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(f"{self.title}: {text}", markup=False)
+        else:
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """Leaves the terminal as it was."""
         if self._bar is not None:

@@ -31,7 +31,9 @@ def policy(monkeypatch):
     model = AGENT.build(
         SPACES, DERIVED.scaling, ShardingRules(make_mesh(MeshConfig())), seed=0
     )
-    monkeypatch.setattr(loading, "load_model", lambda run: (CONFIG, DERIVED, model))
+    monkeypatch.setattr(
+        loading, "load_model", lambda run, checkpoint: (CONFIG, DERIVED, model)
+    )
     policy = ring_rl.load("a run")
     policy.reset(ROWS, trials=TRIALS, steps=STEPS, seed=5)
     return policy

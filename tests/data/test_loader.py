@@ -78,6 +78,29 @@ def test_a_batch_is_a_function_of_seed_and_step(store):
     assert not np.array_equal(different, observations)
 
 
+def test_the_episodes_of_a_batch_are_known_without_making_it(store):
+    # Ids that are not positions in the store.
+    stores = [store, store.select([4, 7, 8, 9])]
+    for step in range(5):
+        one = make_loader(store)
+        (found,) = one.episode_ids(step)
+        batch = one.batch(step)
+        seen = batch.tokens.observation[batch.tokens.segments >= 0][:, 0]
+        np.testing.assert_array_equal(
+            found, store.episode_ids[np.unique(seen.astype(int))]
+        )
+        both = make_loader(stores)
+        plan = np.concatenate([row.members.store for row in both.plan(step)])
+        ids = both.episode_ids(step)
+        assert [len(one) > 0 for one in ids] == [0 in plan, 1 in plan]
+        assert set(ids[1]) <= set(stores[1].episode_ids)
+        batch = both.batch(step)
+        seen = batch.tokens.observation[batch.tokens.segments >= 0][:, 0]
+        assert set(np.concatenate(ids)) == set(
+            store.episode_ids[np.unique(seen.astype(int))]
+        )
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "zigzag", "striped"])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize("form", ["fused", "interleaved"])

@@ -101,7 +101,7 @@ def _trainer(mesh: MeshConfig, rows: int, tokens: str, spaces: Spaces, wide: boo
         _store(spaces), LoaderConfig(rows, row_steps=25), agent.chains, agent.tokens,
         seed=0,
     )  # fmt: skip
-    step = make_step(agent, model, optimiser)
+    step = make_step(agent, model, optimiser, rules)
     start = functools.partial(initial_state, model, optimiser, rules, seed=0)
     return step, start, loader, rules
 
