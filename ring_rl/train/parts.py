@@ -27,7 +27,7 @@ def in_parts(gradient: Gradient, parts: int, rules: ShardingRules) -> Gradient:
 
     Args:
       gradient: of a loss as `Agent.loss` describes it.
-      parts: k; the rows of a batch are a multiple of it times `mesh.data` and `mesh.fsdp`.
+      parts: k; the rows of a batch are a multiple of k times `data` times `fsdp`.
       rules: where rows and tokens lie.
     """
     spec = PartitionSpec(None, *rules.tokens)

@@ -129,5 +129,5 @@ def test_parts_count_by_their_weight(parts, scale):
 def test_rows_that_do_not_divide_are_refused():
     preset = presets()["dark-room"]
     loop = dataclasses.replace(preset.loop, accumulate=3)
-    with pytest.raises(ValueError, match="loop.accumulate = 1 x 3, found 8"):
+    with pytest.raises(ValueError, match="loop.accumulate=3, found 8"):
         dataclasses.replace(preset, loop=loop)
