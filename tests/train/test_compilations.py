@@ -55,7 +55,7 @@ DISTINCT = {shrunk(preset): name for name, preset in presets().items()}
 def compilations(preset, directory, *, steps):
     """How often each line of a run of the preset, but small, compiled its step.
 
-    On one device; of two, and of a run that goes on, see `test_resume.py`.
+    On one device; for two, and a run that goes on, see `test_resume.py`.
     """
     agent, spaces = shrunk(preset)
     rules = ShardingRules(make_mesh(MeshConfig(data=1, sequence=1), jax.devices()[:1]))
@@ -81,17 +81,12 @@ def compilations(preset, directory, *, steps):
     return [json.loads(line)["compilations"] for line in lines]
 
 
-def test_two_hundred_updates_compile_once(tmp_path):
-    preset = presets()["dark-room-tiny"]
-    found = compilations(preset, tmp_path, steps=200)
-    assert found == [1] + [0] * 99
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DISTINCT.values())
 def test_every_preset_compiles_once(name, tmp_path):
-    found = compilations(presets()[name], tmp_path, steps=8)
-    assert found == [1, 0, 0, 0]
+    steps = 200 if name == "dark-room-tiny" else 8
+    found = compilations(presets()[name], tmp_path, steps=steps)
+    assert found == [1] + [0] * (steps // 2 - 1)
 
 
 def test_a_batch_of_another_shape_is_noticed():

@@ -59,8 +59,8 @@ def loader():
     return ChainLoader(store, config, AGENT.chains, AGENT.tokens, seed=0)
 
 
-def run(loader, directory, *, killed_at=None, told_at=None):
-    """The state after 40 updates, or `Killed` when another batch is asked for.
+def run(loader, directory, *, steps=40, killed_at=None, told_at=None):
+    """The state after the last update, or `Killed` when another batch is asked for.
 
     `told_at` sends the process a SIGTERM while that batch is waited for.
     """
@@ -80,7 +80,7 @@ def run(loader, directory, *, killed_at=None, told_at=None):
             AGENT.build(SPACES, SCALING, RULES, seed=0),
             stream,
             optimiser=OptimiserConfig(learning_rate=1e-2, warmup=5),
-            loop=LoopConfig(steps=40, log_every=5, checkpoint_every=20),
+            loop=LoopConfig(steps=steps, log_every=5, checkpoint_every=20),
             directory=directory,
             rules=RULES,
             seed=0,
@@ -117,9 +117,12 @@ def compilations(directory):
     return [json.loads(line)["compilations"] for line in lines]
 
 
-def test_a_run_compiles_its_update_once(whole):
+def test_a_run_compiles_its_update_once(loader, whole, tmp_path):
     """Also with what it has given back as input, and on two devices."""
     assert whole[2] == [1] + [0] * 7
+    # Two hundred updates more of the same.
+    run(loader, tmp_path, steps=200)
+    assert compilations(tmp_path) == [0] * 40
 
 
 def steps_of(directory):
