@@ -111,12 +111,14 @@ class TrunkConfig:
 
 
 def _feed_forward(parameters, x):
-    """W2 · gelu(W1 · norm(x)), one token at a time; inside `jax.shard_map`.
-
-    Each device of `tensor` has its part of the hidden width, and the sum is over all.
-    """
+    """W2 · gelu(W1 · norm(x)), one token at a time."""
     norm, up, down = nnx.merge(*parameters)
-    return jax.lax.psum(down(jax.nn.gelu(up(norm(x)))), TENSOR)
+    return down(jax.nn.gelu(up(norm(x))))
+
+
+def _feed_forward_of_all(parameters, x):
+    """The sum over `tensor`, whose devices each have a part of the hidden width."""
+    return jax.lax.psum(_feed_forward(parameters, x), TENSOR)
 
 
 class Block(nnx.Module):
@@ -184,7 +186,7 @@ class Block(nnx.Module):
         graph, state = nnx.split(self.feed_forward)
         specs = self.rules.specs(state, within="feed_forward", gathered=True)
         return over_tokens(
-            _feed_forward,
+            _feed_forward_of_all,
             (graph, state),
             x,
             rules=self.rules,
