@@ -9,6 +9,7 @@ import dataclasses
 import fnmatch
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def run_study(
     change: Change = lambda config: config,
     device_bytes: int | None = None,
     show: bool = False,
+    stop_on: Sequence[signal.Signals] = (),
 ) -> list[Entry]:
     """Trains and evaluates cells of a study, and writes its table of all that is there.
 
@@ -54,6 +56,8 @@ def run_study(
       device_bytes: memory of a device. A cell whose training step needs more, by the
         compiler's report, is not run and marked so. None does not look.
       show: run nothing, write the table of what is there.
+      stop_on: signals that end a training after the update in progress, as of
+        `running.train`.
 
     Returns:
       The table's entries, row by row.
@@ -61,6 +65,7 @@ def run_study(
     Raises:
       ValueError: no cell has such a row and column, or a cell's folder holds another
         configuration; nothing is run then.
+      Stopped: one of the signals came; what was done is kept.
     """
     cells = [
         dataclasses.replace(cell, config=change(cell.config)) for cell in study.cells
@@ -91,7 +96,7 @@ def run_study(
             print(
                 f"study {study.name}: {number}/{len(chosen)} {where}", file=sys.stderr
             )
-            _run(cell.config, places[id(cell)], seeds, device_bytes)
+            _run(cell.config, places[id(cell)], seeds, device_bytes, stop_on)
             write_grid(directory, study.question, _entries(study, directory, cells))
     entries = _entries(study, directory, cells)
     write_grid(directory, study.question, entries)
@@ -99,7 +104,11 @@ def run_study(
 
 
 def _run(
-    config: RunConfig, place: Path, seeds: Sequence[int], device_bytes: int | None
+    config: RunConfig,
+    place: Path,
+    seeds: Sequence[int],
+    device_bytes: int | None,
+    stop_on: Sequence[signal.Signals],
 ) -> None:
     """Trains and evaluates the seeds of a cell that are missing.
 
@@ -123,7 +132,8 @@ def _run(
     note.unlink(missing_ok=True)
     runs = _runs(place, seeds)
     for seed, run in runs.items():
-        train_run(dataclasses.replace(config, seed=seed), run, stores, rules)
+        config = dataclasses.replace(config, seed=seed)
+        train_run(config, run, stores, rules, stop_on=stop_on)
     evaluate_runs(list(runs.values()), place / "evaluation")
 
 

@@ -160,10 +160,12 @@ def study(
 ) -> None:
     """Runs the cells of a study that are missing and prints its table."""
     runtime.prepare()
+    runtime.keep_compilations()
 
     from ring_rl.configs.overrides import parse_overrides
     from ring_rl.configs.studies import studies
     from ring_rl.configs.studying import run_study
+    from ring_rl.train.stopping import Stopped
 
     found = _named(name, studies(), "study")
 
@@ -173,16 +175,21 @@ def study(
         return parse_overrides(config, words, name=name, command="study")
 
     directory = runs / found.name
-    run_study(
-        found,
-        directory,
-        seeds=seeds,
-        rows=rows,
-        columns=columns,
-        change=change,
-        device_bytes=None if device_memory is None else round(device_memory * 1e9),
-        show=show,
-    )
+    try:
+        run_study(
+            found,
+            directory,
+            seeds=seeds,
+            rows=rows,
+            columns=columns,
+            change=change,
+            device_bytes=None if device_memory is None else round(device_memory * 1e9),
+            show=show,
+            stop_on=(signal.SIGTERM,),
+        )
+    except Stopped as stopped:
+        print(f"ring-rl: {stopped}", file=sys.stderr)
+        return
     file = directory / ("table.json" if as_json else "table.md")
     print(file.read_text(), end="")
 

@@ -94,7 +94,7 @@ def test_what_is_there_is_kept(ran, monkeypatch):
     study, directory = ran
     before = (directory / "table.json").read_bytes()
 
-    def never(*_):
+    def never(*_, **__):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(studying, "train_run", never)
@@ -143,7 +143,8 @@ def test_unknown_rows_and_columns_are_refused(tmp_path):
 
 def test_the_command_changes_fields_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ring_rl.runtime.prepare", lambda: None)
+    for name in ("prepare", "keep_compilations"):
+        monkeypatch.setattr(f"ring_rl.runtime.{name}", lambda: None)
     monkeypatch.setattr(values, "_STUDIES", (tiny(tmp_path / "data"),))
     words = ["study", "rooms", "--rows", "short", "--columns", "random"]
     assert main([*words, "--evaluation.trials", "5", "--json"]) == 0
