@@ -70,7 +70,6 @@ def run_study(
     cells = [
         dataclasses.replace(cell, config=change(cell.config)) for cell in study.cells
     ]
-    places = {id(cell): _place(directory, cell) for cell in cells}
     chosen = [
         cell
         for cell in cells
@@ -87,7 +86,7 @@ def run_study(
         )
     if not show:
         for cell in chosen:
-            for seed, run in _runs(places[id(cell)], seeds).items():
+            for seed, run in _runs(_place(directory, cell), seeds).items():
                 check_folder(run, dataclasses.replace(cell.config, seed=seed))
         if of_random:
             _run_random(directory, cells, rows)
@@ -96,7 +95,8 @@ def run_study(
             print(
                 f"study {study.name}: {number}/{len(chosen)} {where}", file=sys.stderr
             )
-            _run(cell.config, places[id(cell)], seeds, device_bytes, stop_on)
+            place = _place(directory, cell)
+            _run(cell.config, place, seeds, device_bytes, stop_on)
             write_grid(directory, study.question, _entries(study, directory, cells))
     entries = _entries(study, directory, cells)
     write_grid(directory, study.question, entries)
