@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ring_rl.attention import Mask, ring_attention
+from ring_rl.attention.blockwise import _rounds_alike
 from ring_rl.mesh import MeshConfig, make_mesh
 
 from .rounding import assert_close
@@ -150,3 +151,31 @@ def test_ring_beside_a_batch_that_is_sharded_too(
     mask.q_positions[1], mask.q_segments[1] = np.arange(32), 0
     found = results(inputs, mask, "ring", devices=2, data=2)
     assert_close(found, oracle(inputs, mask))
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "width"),
+    [
+        (16, 48, 8),
+        (64, 16, 8),
+        (1024, 128, 64),
+        (80, 1024, 32),
+        (9, 9, 64),
+        (250, 250, 8),
+    ],
+)
+def test_scores_of_backward_are_those_of_forward_to_the_last_bit(queries, keys, width):
+    """Where tiles are multiplied keys first, it is as good as queries first."""
+    assert _rounds_alike(queries, keys)
+    random = np.random.default_rng(0)
+    q, k = (
+        random.normal(size=(2, n, width)).astype(np.float32) for n in (queries, keys)
+    )
+    forward = jax.jit(functools.partial(jnp.einsum, "LTH,LSH->LTS"))(q, k)
+    backward = jax.jit(functools.partial(jnp.einsum, "LSH,LTH->LST"))(k, q)
+    np.testing.assert_array_equal(forward, np.swapaxes(backward, 1, 2))
+
+
+def test_tiles_that_might_round_otherwise_are_multiplied_as_forward_does():
+    assert not _rounds_alike(10, 7) and not _rounds_alike(1000, 90)
+    assert not _rounds_alike(32, 7) and not _rounds_alike(7, 32)
