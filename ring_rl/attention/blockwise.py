@@ -264,9 +264,9 @@ def _rounds_alike(queries: int, keys: int) -> bool:
     where the scores differ in their last bits, p is off by as much as the score is
     times that, and its rows no longer add up to 1. Libraries sum over the width in
     blocks that depend on the lengths and on which comes first: with AVX2, of 10 queries
-    and 7 keys more than half of the scores differed, and errors of dv at inputs of five
-    times unit normal were 8 times those of `reference`. Equal lengths and multiples of
-    16 were the same.
+    and 7 keys more than half of the scores differed, and at inputs of five times unit
+    normal errors of dv were up to 10 times those of `reference`. Equal lengths and
+    multiples of 16 were the same.
     """
     return queries == keys or not (queries % _ALIGNED or keys % _ALIGNED)
 
