@@ -187,7 +187,7 @@ def test_rows_of_a_mesh_with_a_data_axis():
     logits, _ = decode(2, tokens, begun, cache, data=2)
     assert_close(logits, at_once(), tokens, begun)
     three = jax.tree.map(lambda x: x[:3, :4], tokens)
-    with pytest.raises(ValueError, match=r"multiple of mesh\.data=2, found 3"):
+    with pytest.raises(ValueError, match=r"mesh\.data x mesh\.fsdp=2, found 3"):
         make_model(2, 2).prefill(three, make_model(2, 2).make_cache(3, Limit(4)))
 
 
