@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused_before_training(
         ("--agent.bins", "1", "bins must be at least 2"),
         ("--optimiser.learning-rate", "0", "learning_rate must be above 0"),
         ("--agent.chains.trajectories", "0", "trajectories must be at least 1"),
-        ("--loop.checkpoint-every", "7", "a multiple of log_every"),
+        ("--loop.checkpoint-every", "0", "checkpoint_every must be at least 1"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_at_once(
