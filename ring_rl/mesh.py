@@ -151,11 +151,11 @@ class ShardingRules:
         """
 
         def spec(path: Any, leaf: Any) -> PartitionSpec:
-            words = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
-            # Wrappers add words at the end.
-            name = ".".join([within, *(word for word in words if word != "value")])
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
             for end, axes in _PARAMETERS.items():
-                if f".{name}".endswith(f".{end}") and len(leaf.shape) == len(axes):
+                # Wrappers may add words at the end.
+                found = f".{end}." in f".{within}.{name}."
+                if found and len(leaf.shape) == len(axes):
                     return self._spec(axes, leaf.shape, gathered)
             return PartitionSpec()
 

@@ -125,7 +125,13 @@ class Block(nnx.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, config: TrunkConfig, rules: ShardingRules, *, rngs: nnx.Rngs):
-        """Parameters are float32; computation is in `config.dtype`."""
+        """Parameters are float32; computation is in `config.dtype`.
+
+        Raises:
+          ValueError: the mesh cannot share out heads or the feed-forward.
+        """
+        # What cannot be shared out would be summed as often as there are devices.
+        config.check_tensor(rules.mesh.shape[TENSOR])
         dtype = jnp.dtype(config.dtype)
         head_width = config.width // config.heads
         self.config, self.rules = config, rules

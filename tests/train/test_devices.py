@@ -210,6 +210,16 @@ def test_any_mesh_with_adam_in_f64(mesh):
     np.testing.assert_allclose(losses, one, rtol=1e-9)
 
 
+def test_what_tensor_cannot_share_out_is_refused():
+    rules = ShardingRules(make_mesh(MeshConfig(sequence=1, tensor=3)))
+    scaling = Scaling((0.0,) * 3, (1.0,) * 3, 1.0, 1.0)
+    agent = AgenticTransformer(TrunkConfig(width=24, heads=6, feed_forward=32))
+    with pytest.raises(
+        ValueError, match=r"mesh\.tensor=3 must .* {'feed_forward': 32}"
+    ):
+        agent.build(CONTINUOUS, scaling, rules, seed=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
 def test_any_mesh_in_f32(mesh):
