@@ -13,6 +13,7 @@ from ring_rl.configs.run import DarkRoom, Gymnasium, PointMass, RunConfig
 from ring_rl.configs.sources import Collected, Explored
 from ring_rl.configs.targets import Target
 from ring_rl.data.episodes import EpisodeStore
+from ring_rl.data.loader import ChainLoader
 from ring_rl.data.manifest import spaces_from_json, spaces_to_json
 from ring_rl.data.moments import combine_moments, mean_and_deviation
 from ring_rl.data.rlds import write_rlds
@@ -146,6 +147,22 @@ def _with_relabelled(
             )
             count += 1
     body.close()
+
+
+def make_loader(config: RunConfig, stores: Sequence[EpisodeStore]) -> ChainLoader:
+    """What makes a run's batches of its datasets.
+
+    Raises:
+      ValueError: as `ChainLoader`.
+    """
+    return ChainLoader(
+        stores,
+        config.loader,
+        config.agent.chains,
+        config.agent.tokens,
+        seed=config.seed,
+        weights=config.data.weights,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

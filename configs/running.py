@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ring_rl.configs.datasets import derive, open_datasets, write_derived
+from ring_rl.configs.datasets import derive, make_loader, open_datasets, write_derived
 from ring_rl.configs.evaluating import evaluate_runs
 from ring_rl.configs.loading import DERIVED, check_spaces
 from ring_rl.configs.run import RunConfig
@@ -87,14 +87,7 @@ def train_run(
     Raises:
       Stopped: one of the signals `stop_on` came.
     """
-    loader = ChainLoader(
-        stores,
-        config.loader,
-        config.agent.chains,
-        config.agent.tokens,
-        seed=config.seed,
-        weights=config.data.weights,
-    )
+    loader = make_loader(config, stores)
     layout = loader.choose_layout(rules.ring)
     derived = derive(config, stores)
     claim_folder(run, config)

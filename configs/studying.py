@@ -17,7 +17,7 @@ from typing import Any
 
 from ring_rl.configs.datasets import open_datasets
 from ring_rl.configs.evaluating import evaluate_runs
-from ring_rl.configs.fitting import Unfit, check_fits
+from ring_rl.configs.fitting import misfit
 from ring_rl.configs.loading import check_spaces
 from ring_rl.configs.random_policy import evaluate_random
 from ring_rl.configs.run import RunConfig
@@ -122,13 +122,11 @@ def _run(
     stores = open_datasets(config)
     check_spaces(stores[0].spaces, config)
     note = place / "unfit.json"
-    if device_bytes is not None:
-        try:
-            check_fits(config, stores, rules, device_bytes)
-        except Unfit as error:
-            place.mkdir(parents=True, exist_ok=True)
-            note.write_text(json.dumps({"reason": str(error)}) + "\n")
-            return
+    reason = device_bytes and misfit(config, stores, rules, device_bytes)
+    if reason:
+        place.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"reason": reason}) + "\n")
+        return
     note.unlink(missing_ok=True)
     runs = _runs(place, seeds)
     for seed, run in runs.items():

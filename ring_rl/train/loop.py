@@ -20,7 +20,13 @@ from ring_rl.train.metrics import MetricsWriter
 from ring_rl.train.optimiser import OptimiserConfig, make_optimiser
 from ring_rl.train.profiling import NoProfile, Profile
 from ring_rl.train.progress import Progress
-from ring_rl.train.step import TrainState, all_finite, initial_state, make_step
+from ring_rl.train.step import (
+    Step,
+    TrainState,
+    all_finite,
+    initial_state,
+    make_step,
+)
 from ring_rl.train.stopping import Stopped
 from ring_rl.types import Batch
 
@@ -127,25 +133,13 @@ def train(
         number; the last checkpoint, which is named, then stands.
       Stopped: `stop` said so; there is a checkpoint of the last update.
     """
-    transformation = make_optimiser(optimiser, loop.steps)
-    state = initial_state(
-        model, transformation, rules, seed=seed, average=optimiser.average > 0
-    )
+    step, state = begin(agent, model, optimiser, loop, rules, seed=seed)
     checkpoints = Checkpoints(directory / "checkpoints", retention=loop.retention)
     notes = Notes()
     try:
         if checkpoints.latest is not None:
             state = checkpoints.restore(state)
             notes = checkpoints.notes()
-        step = make_step(
-            agent,
-            model,
-            transformation,
-            rules,
-            accumulate=loop.accumulate,
-            average=optimiser.average,
-            skip_nonfinite=loop.on_nonfinite == "skip",
-        )
         run = _Run(loop, directory, checkpoints, title, contents or _unknown)
         state = run.train(step, state, notes, stream, stop or _never, profile)
     finally:
@@ -155,6 +149,39 @@ def train(
         raise Stopped(title, done, loop.steps)
     nnx.update(model, state.evaluated)
     return state
+
+
+def begin(
+    agent: Agent,
+    model: Any,
+    optimiser: OptimiserConfig,
+    loop: LoopConfig,
+    rules: ShardingRules,
+    *,
+    seed: int,
+) -> tuple[Step, TrainState]:
+    """The update of a run, to be compiled when it is first called, and its first state.
+
+    Args:
+      agent: whose loss is made smaller.
+      model: of the agent.
+      optimiser: what becomes of a gradient.
+      loop: in how many parts, and what is done with what is not finite.
+      rules: where arrays lie.
+      seed: of the updates.
+    """
+    transformation = make_optimiser(optimiser, loop.steps)
+    step = make_step(
+        agent,
+        model,
+        transformation,
+        rules,
+        accumulate=loop.accumulate,
+        average=optimiser.average,
+        skip_nonfinite=loop.on_nonfinite == "skip",
+    )
+    average = optimiser.average > 0
+    return step, initial_state(model, transformation, rules, seed=seed, average=average)
 
 
 def _never() -> bool:
