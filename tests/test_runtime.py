@@ -13,8 +13,9 @@ NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_sec
 
 @pytest.fixture(autouse=True)
 def untouched(monkeypatch):
-    """Settings of the process that runs the tests come back."""
+    """Nothing is set yet, whatever ran before; what was comes back."""
     before = {name: getattr(jax.config, name) for name in NAMES}
+    jax.config.update(NAMES[0], None)
     for name in (*map(str.upper, NAMES), "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     yield
