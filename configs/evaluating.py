@@ -11,8 +11,11 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax
+
+from ring_rl import processes
 from ring_rl.configs.asked import Asked
 from ring_rl.configs.controls import Control
 from ring_rl.configs.datasets import Derived, read_derived
@@ -25,13 +28,14 @@ from ring_rl.configs.loading import (
 )
 from ring_rl.configs.run import RunConfig
 from ring_rl.configs.saved import digest, load_config
-from ring_rl.envs import ProcessRows, choose_processes
+from ring_rl.configs.together import agree_on
+from ring_rl.envs import PeerRows, ProcessRows, choose_processes
 from ring_rl.evaluate.film import Film
 from ring_rl.evaluate.kept import UNFINISHED, keep_rollouts, kept_rollouts
 from ring_rl.evaluate.protocol import Conditions, summarise, timing
 from ring_rl.evaluate.report import write_evaluation
 from ring_rl.evaluate.rollout import rollout
-from ring_rl.train.progress import Progress
+from ring_rl.train.progress import NoProgress, Progress
 from ring_rl.types import Rollouts
 from ring_rl.version import __version__
 
@@ -85,6 +89,8 @@ def evaluate_runs(
     Raises:
       ValueError: as `evaluate`, or the environment fails. What was rolled out is kept.
     """
+    if processes.several() and asked.video:
+        raise ValueError("evaluate: expected one process for --video, found several")
     if demonstrations is None:
         demonstrations = _open(asked)
     parts = [_Part.of(run, asked, demonstrations) for run in runs]
@@ -94,6 +100,7 @@ def evaluate_runs(
                 f"{part.run}: expected the same configuration as {runs[0]} but for the "
                 "seed"
             )
+    agree_on("evaluation", [part.identity() for part in parts])
     rollouts: list[Rollouts] = []
     with _note_of(rollouts, directory, len(parts)):
         for part in parts:
@@ -102,9 +109,12 @@ def evaluate_runs(
             identity = part.identity()
             # What is to be filmed is rolled out again.
             found = None if film else kept_rollouts(file, identity)
+            # Before one of several processes writes what another still looks for.
+            processes.meet()
             if found is None:
                 found = part.roll_out(asked, film)
-                keep_rollouts(file, identity, found)
+                if processes.leads():
+                    keep_rollouts(file, identity, found)
             else:
                 print(
                     f"evaluate seed {part.config.seed}: was rolled out before, kept",
@@ -113,8 +123,10 @@ def evaluate_runs(
             rollouts.append(found)
         seeds = [part.config.seed for part in parts]
         evaluation = summarise(rollouts, parts[0].conditions, seeds=seeds)
-        write_evaluation(directory, evaluation, timing(rollouts, seeds), rollouts)
-    shutil.rmtree(directory / UNFINISHED)
+        if processes.leads():
+            write_evaluation(directory, evaluation, timing(rollouts, seeds), rollouts)
+    if processes.leads():
+        shutil.rmtree(directory / UNFINISHED)
     return evaluation
 
 
@@ -215,19 +227,11 @@ class _Part:
                 seed=evaluation.seed,
                 unsorted=self.control.kind == "unsorted",
             )
-        # What processes are given: it names the environment, and nothing of a run.
-        first: Any = config.environment.make(1, seed=evaluation.seed)
-        make = first.again
-        first.close()
-        processes = asked.processes
-        if processes == "auto":
-            processes = choose_processes(make, rows)
-        environment: Any = (
-            make(rows)
-            if processes == 1
-            else ProcessRows(make, rows, processes=processes)
-        )
-        progress = Progress(f"evaluate seed {config.seed}", rows * evaluation.trials)
+        environment = _make_rows(config, rows, asked.processes)
+        progress = NoProgress()
+        if processes.leads():
+            title = f"evaluate seed {config.seed}"
+            progress = Progress(title, rows * evaluation.trials)
         try:
             camera = None
             if film is not None:
@@ -258,3 +262,32 @@ class _Part:
         finally:
             progress.close()
             environment.close()
+
+
+def _make_rows(config: RunConfig, rows: int, workers: int | Literal["auto"]) -> Any:
+    """So many rows of the environment, shared out over the processes of the run.
+
+    Args:
+      config: of the run.
+      rows: of all processes.
+      workers: processes that step the rows of each.
+    """
+    seed = config.evaluation.seed
+    # What workers are given: it names the environment, and nothing of a run.
+    one: Any = config.environment.make(1, seed=seed)
+    again = one.again
+    one.close()
+
+    def make(count: int, first: int) -> Any:
+        several = choose_processes(again, count) if workers == "auto" else workers
+        if several > 1:
+            return ProcessRows(again, count, processes=several, first=first)
+        environment = again(count)
+        environment.number_from(first)
+        return environment
+
+    if not processes.several():
+        return make(rows, 0)
+    return PeerRows(
+        make, rows, process=jax.process_index(), processes=jax.process_count()
+    )

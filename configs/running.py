@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ring_rl.configs.datasets import derive, make_loader, open_datasets, write_derived
+from ring_rl import processes
+from ring_rl.configs.datasets import (
+    Derived,
+    derive,
+    make_loader,
+    open_datasets,
+    write_derived,
+)
 from ring_rl.configs.evaluating import evaluate_runs
 from ring_rl.configs.loading import DERIVED, check_spaces
 from ring_rl.configs.run import RunConfig
 from ring_rl.configs.saved import check_folder, claim_folder
 from ring_rl.configs.sources import Collected, Dataset, Explored
+from ring_rl.configs.together import agree_on
 from ring_rl.data.episodes import EpisodeStore
 from ring_rl.data.loader import ChainLoader
 from ring_rl.mesh import ShardingRules, make_mesh
@@ -62,8 +70,9 @@ def train(
     # All of them before the first is trained.
     for seed, run in runs.items():
         check_folder(run, configs[seed])
+    agree_on("configuration", (config, seeds, evaluate, profile))
     rules = ShardingRules(make_mesh(config.mesh))
-    stores = open_datasets(config)
+    stores = processes.one_after_another(lambda: open_datasets(config))
     if config.environment.id:
         check_spaces(stores[0].spaces, config)
     for seed, run in runs.items():
@@ -90,8 +99,8 @@ def train_run(
     loader = make_loader(config, stores)
     layout = loader.choose_layout(rules.ring)
     derived = derive(config, stores)
-    claim_folder(run, config)
-    write_derived(run / DERIVED, derived)
+    agree_on("dataset", (derived, layout))
+    _claim(run, config, derived)
     model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)
     with listening(stop_on) as stop:
         run_loop(
@@ -105,8 +114,21 @@ def train_run(
             seed=config.seed,
             title=f"train {run.name}",
             contents=functools.partial(_contents, loader, config.data),
-            stop=stop,
+            stop=processes.Agreed(stop) if processes.several() else stop,
             profile=profile,
+        )
+
+
+def _claim(run: Path, config: RunConfig, derived: Derived) -> None:
+    """Makes the folder the run's, by one process for all; raises as what it calls."""
+    if processes.leads():
+        claim_folder(run, config)
+        write_derived(run / DERIVED, derived)
+    processes.meet()
+    if not (run / DERIVED).is_file():
+        raise ValueError(
+            f"{run}: expected the folder that process 0 has made, found none; several "
+            "processes need a file system that all of them see"
         )
 
 

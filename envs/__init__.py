@@ -12,6 +12,7 @@ from ring_rl.envs.from_gymnasium import make_vector as make_vector
 from ring_rl.envs.hidden_tasks import HIDDEN_TASK_FAMILIES as HIDDEN_TASK_FAMILIES
 from ring_rl.envs.hidden_tasks import TaskSplit as TaskSplit
 from ring_rl.envs.hidden_tasks import split_hidden_tasks as split_hidden_tasks
+from ring_rl.envs.peers import PeerRows as PeerRows
 from ring_rl.envs.processes import ProcessRows as ProcessRows
 from ring_rl.envs.processes import choose_processes as choose_processes
 from ring_rl.envs.registry import Family as Family

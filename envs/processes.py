@@ -41,7 +41,9 @@ class ProcessRows:
       rows, spaces, max_episode_steps, tasks, env_id: as those of `GymnasiumRows`.
     """
 
-    def __init__(self, make: MakeRows, rows: int, *, processes: int) -> None:
+    def __init__(
+        self, make: MakeRows, rows: int, *, processes: int, first: int = 0
+    ) -> None:
         """Starts the processes.
 
         Args:
@@ -49,6 +51,7 @@ class ProcessRows:
             seed=0)`; it is pickled, and runs in every process.
           rows: B.
           processes: how many; each gets an equal share of the rows, or one less.
+          first: number of the first row, where these are some of several.
 
         Raises:
           ValueError: a number is below 1, or what `make` raises.
@@ -71,7 +74,7 @@ class ProcessRows:
                 self._connections.append(here)
                 process = context.Process(
                     target=_work,
-                    args=(there, make, share.stop - share.start, share.start),
+                    args=(there, make, share.stop - share.start, first + share.start),
                     daemon=True,
                 )
                 with there, _without_interrupt():

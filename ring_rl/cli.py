@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from ring_rl import processes
 from ring_rl.options import TRACEBACK, join_bounds, make_parser
 
 
@@ -22,17 +23,18 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the words after `ring-rl`; the process's own when None.
     """
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        code, why = _run(sys.argv[1:] if argv is None else argv), None
     except SystemExit as exit_:
         # From --help and --version.
-        return exit_.code if isinstance(exit_.code, int) else 0
+        code, why = exit_.code if isinstance(exit_.code, int) else 0, None
     except KeyboardInterrupt as error:
         # Where something is kept, the text says what.
         kept = f": {error}" if str(error) else ""
         print(f"ring-rl: interrupted{kept}", file=sys.stderr)
-        return 130
+        code, why = 130, KeyboardInterrupt("interrupted")
     except Exception as error:
-        return _explain(error)
+        code, why = _explain(error), error
+    return processes.leave(code, why)
 
 
 def _run(words: Sequence[str]) -> int:

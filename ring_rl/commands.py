@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ring_rl import runtime
+from ring_rl import processes, runtime
 from ring_rl.printing import print_json, print_table, require_folder, say
 
 
@@ -48,14 +48,14 @@ def train(
     runs: Path,
     evaluate: bool,
     profile: bool,
+    **joining: Any,
 ) -> None:
     """Trains the preset into `runs/<name>`, evaluates it and prints the statistics.
 
     A SIGTERM, as of a scheduler that wants the machine back, ends training after the
-    update in progress, with a checkpoint.
+    update in progress, with a checkpoint. `joining` are the options of `_begin`.
     """
-    runtime.prepare()
-    runtime.keep_compilations()
+    _begin(**joining)
     config = resolve(preset, words)
 
     from ring_rl.configs.running import train
@@ -74,11 +74,35 @@ def train(
     except Stopped as stopped:
         print(f"ring-rl: {stopped}", file=sys.stderr)
         return
-    if evaluation is not None:
+    if evaluation is not None and processes.leads():
         print_table([evaluation])
 
 
-def evaluate(run: Path, *, as_json: bool, video: bool, **asked: Any) -> None:
+def _begin(
+    *,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    cluster: Any = None,
+) -> None:
+    """Prepares the process, as one of several where that is asked for."""
+    runtime.prepare()
+    if (coordinator, num_processes, process_id, cluster) != (None,) * 4:
+        processes.join(coordinator, num_processes, process_id, cluster=cluster)
+    runtime.keep_compilations()
+
+
+def evaluate(
+    run: Path,
+    *,
+    as_json: bool,
+    video: bool,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    cluster: Any,
+    **asked: Any,
+) -> None:
     """Rolls a trained run out and prints the statistics.
 
     `asked` are the other fields of `ring_rl.configs.asked.Asked`.
@@ -89,13 +113,19 @@ def evaluate(run: Path, *, as_json: bool, video: bool, **asked: Any) -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
     elif video:
         os.environ.setdefault("MUJOCO_GL", "glfw")
-    runtime.prepare()
-    runtime.keep_compilations()
+    _begin(
+        coordinator=coordinator,
+        num_processes=num_processes,
+        process_id=process_id,
+        cluster=cluster,
+    )
 
     from ring_rl.configs.asked import Asked
     from ring_rl.configs.evaluating import evaluate
 
     evaluation = evaluate(run, Asked(**asked, video=video))
+    if not processes.leads():
+        return
     if as_json:
         print_json(evaluation)
     else:

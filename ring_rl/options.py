@@ -133,7 +133,39 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="write a trace of three updates, after five, into profile/ of the run, "
         "for TensorBoard's profile plugin and ui.perfetto.dev (default: no)",
     )
+    _add_processes(parser)
     parser.set_defaults(function=commands.train)
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """Options that make a process one of several; see the README, Several processes."""
+    add = parser.add_argument_group(
+        "several processes",
+        "Each runs the same command, but for --process-id; all see the same folders.",
+    ).add_argument
+    add(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="a free port of process 0's host, as all processes reach it",
+    )
+    add(
+        "--num-processes",
+        type=argument_types.count,
+        metavar="N",
+        help="how many processes there are (default: this one only)",
+    )
+    add(
+        "--process-id",
+        type=int,
+        metavar="I",
+        help="which of them this is, from 0",
+    )
+    add(
+        "--cluster",
+        choices=("auto", "slurm", "ompi", "mpi4py", "k8s"),
+        help="find the three in the cluster that started the processes instead; auto "
+        "knows Cloud TPUs too (default: do not)",
+    )
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -207,6 +239,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "GIF and as strips of pictures, into video/ of the evaluation (default: no)",
     )
     add_json(parser)
+    _add_processes(parser)
     parser.set_defaults(function=commands.evaluate)
 
 

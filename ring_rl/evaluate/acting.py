@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
+from ring_rl import processes
 from ring_rl.agent import Agent
 from ring_rl.types import Chain
 
@@ -89,10 +90,11 @@ class Actor:
           ValueError: a row's context has lost what it should remember.
         """
         rewards, ended = self._outcome
-        self._state = self._agent.make_room(
+        room = self._agent.make_room(
             self._model, self._state, steps=self._read + self._turn + 1
         )
-        actions, self._state = self._advance(
+        grown, self._state = room is not self._state, room
+        arguments = (
             self._state,
             self._parameters,
             (self._actions, rewards, ended, self._active),
@@ -102,6 +104,9 @@ class Actor:
             np.int32(self._turn),
             self._temperature,
         )
+        if self._turn == 0 or grown:
+            self._ready = processes.compiled(self._advance, *arguments)
+        actions, self._state = self._ready(*arguments)
         self._agent.check(self._state)
         self._turn += 1
         self._actions, self._active = np.asarray(actions), active

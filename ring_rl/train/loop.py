@@ -10,16 +10,17 @@ from typing import Any, Literal
 import jax
 from flax import nnx
 
+from ring_rl import processes
 from ring_rl.agent import Agent
 from ring_rl.mesh import ShardingRules
 from ring_rl.train.checkpoint import Checkpoints, Notes, Retention
 from ring_rl.train.clock import Clock
 from ring_rl.train.compilations import Compilations
 from ring_rl.train.interval import Interval
-from ring_rl.train.metrics import MetricsWriter
+from ring_rl.train.metrics import MetricsWriter, NoMetrics
 from ring_rl.train.optimiser import OptimiserConfig, make_optimiser
 from ring_rl.train.profiling import NoProfile, Profile
-from ring_rl.train.progress import Progress
+from ring_rl.train.progress import NoProgress, Progress
 from ring_rl.train.step import (
     Step,
     TrainState,
@@ -110,7 +111,11 @@ def train(
 ) -> TrainState:
     """Trains to the last step, from the newest checkpoint in `directory` if any.
 
-    Afterwards `model` holds the trained parameters, or their average if there is one.
+    Afterwards `model` holds the trained parameters, or their average if there is one;
+    of several processes none has all of them, and `model` is left as it is.
+
+    Several processes make the same calls; the first writes metrics, all write their
+    parts of checkpoints, into the same folder.
 
     Args:
       agent: whose loss is made smaller.
@@ -123,7 +128,8 @@ def train(
       seed: of the updates.
       title: names the run on the terminal.
       contents: says what the batch of a step holds, for a message about it.
-      stop: asked after each update whether to end there.
+      stop: asked after each update whether to end there; several processes have to
+        answer the same, as `processes.Agreed` does.
       profile: whether a trace of a few updates is written to `directory/profile`.
 
     Raises:
@@ -147,7 +153,8 @@ def train(
     done = int(state.step)
     if done < loop.steps or (stop is not None and stop()):
         raise Stopped(title, done, loop.steps)
-    nnx.update(model, state.evaluated)
+    if not processes.several():
+        nnx.update(model, state.evaluated)
     return state
 
 
@@ -212,15 +219,19 @@ class _Run:
         line = notes.line
         running: collections.deque[Any] = collections.deque()
         with contextlib.ExitStack() as stack:
-            writer = stack.enter_context(
-                contextlib.closing(MetricsWriter(self.directory, step=start))
-            )
-            progress = stack.enter_context(
-                contextlib.closing(Progress(self.title, loop.steps, start=start))
-            )
+            writer, progress = NoMetrics(), NoProgress()
+            if processes.leads():
+                writer = stack.enter_context(
+                    contextlib.closing(MetricsWriter(self.directory, step=start))
+                )
+                progress = stack.enter_context(
+                    contextlib.closing(Progress(self.title, loop.steps, start=start))
+                )
             trace = NoProfile()
             if profile:
                 folder = self.directory / "profile"
+                if processes.several():
+                    folder /= f"process-{jax.process_index()}"
                 trace = Profile(folder, start=start, steps=loop.steps)
                 stack.enter_context(contextlib.closing(trace))
             compilations = stack.enter_context(Compilations())
@@ -230,6 +241,8 @@ class _Run:
                 with clock.spent("waiting_for_data"):
                     batch = next(batches)
                 with clock.spent("dispatching"), trace.step(done):
+                    if done == start + 1:
+                        step = processes.compiled(step, state, batch)
                     state, metrics = step(state, batch)
                 if done == start + 1:
                     self._check_names(metrics)

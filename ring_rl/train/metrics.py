@@ -25,7 +25,14 @@ def _steps_up_to(path: Path, step: int) -> list[str]:
     return kept
 
 
-class MetricsWriter:
+class NoMetrics:
+    """Writes none, in the processes that have another write them."""
+
+    def write(self, step: int, metrics: dict[str, float], timing: dict[str, Any]):
+        """Does nothing."""
+
+
+class MetricsWriter(NoMetrics):
     """Appends one record a logging interval; continues where a checkpoint stands."""
 
     def __init__(self, directory: Path, *, step: int):

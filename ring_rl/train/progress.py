@@ -5,7 +5,20 @@ import time
 from typing import Any
 
 
-class Progress:
+class NoProgress:
+    """Says nothing, in the processes that have another say it."""
+
+    def update(self, done: int, text: str = "") -> None:
+        """Does nothing."""
+
+    def say(self, text: str) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class Progress(NoProgress):
     """Counts from `start` to `total`; shows rate, time left and the latest numbers."""
 
     def __init__(self, title: str, total: int, *, start: int = 0, every: float = 10.0):
