@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ring-rl: interrupted{kept}", file=sys.stderr)
         code, why = 130, KeyboardInterrupt("interrupted")
     except Exception as error:
+        processes.find_fault(error)
         code, why = _explain(error), error
     return processes.leave(code, why)
 

@@ -31,6 +31,9 @@ _FAREWELL = 4.0
 # Waiting is for the thread above to end, not for a clock.
 _WITHOUT_END = 30 * 24 * 3600 * 1000
 
+# What goes between processes, in the errors of it.
+_BETWEEN = ("Gloo", "NCCL", "coordination")
+
 _ALIVE = "ring_rl/alive/"
 _DONE, _ENDED = "done", "ended: "
 
@@ -265,19 +268,21 @@ def leave(code: int, error: BaseException | None = None) -> int:
     if code == 0:
         _watch.say(_DONE)
         return code
-    message = " ".join(str(error).split()) or f"exit code {code}"
-    if _of_others(message):
-        # A process that was killed closes its connections: a collective fails before
-        # the process is missed. Until then, when this one ends in a line.
-        time.sleep(LOST_AFTER + 10 * _BEAT)
-    _watch.say(_ENDED + message)
+    _watch.say(_ENDED + (" ".join(str(error).split()) or f"exit code {code}"))
     # With the coordinator goes the others' way of hearing of it.
     time.sleep(_FAREWELL if _watch.index == 0 else 0)
     _exit(code)
 
 
-def _of_others(message: str) -> bool:
-    return any(name in message for name in ("Gloo", "NCCL", "CoordinationService"))
+def find_fault(error: Exception) -> None:
+    """Does not return from an error that another process is the reason of.
+
+    One that was killed closes its connections, so that a collective fails here before
+    that process is missed. When it is, this one ends in a line that names it.
+    """
+    text = str(error)
+    if _watch is not None and any(name in text for name in _BETWEEN):
+        time.sleep(LOST_AFTER + 10 * _BEAT)
 
 
 class _Watch:

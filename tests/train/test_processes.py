@@ -1,0 +1,73 @@
+"""Several processes with some of the devices each train as one with all of them."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .meshes import CONTINUOUS, MESHES, STEPS, run
+
+PROGRAM = Path(__file__).with_name("mesh_process.py")
+
+
+def start(processes: int, devices: int, out: Path, *words: str) -> None:
+    """Runs the program in so many processes to its end."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    words += ("--processes", str(processes), "--devices", str(devices))
+    words += ("--address", address, "--out", str(out))
+    started = [
+        subprocess.Popen(
+            [sys.executable, PROGRAM, *words, "--process", str(process)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(processes)
+    ]
+    try:
+        for process in started:
+            _, error = process.communicate(timeout=1200)
+            assert process.returncode == 0, error
+    finally:
+        for process in started:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_any_mesh_over_processes(processes, tmp_path):
+    start(processes, 8, tmp_path)
+    wide, _ = run(1, "contiguous", "fused", CONTINUOUS, wide=True, rows=4)
+    one, first = run(1, "contiguous", "fused", CONTINUOUS, rows=4)
+    assert len(set(wide)) == STEPS
+    largest = max(np.abs(gradient).max() for gradient in first)
+    for name in MESHES:
+        with np.load(tmp_path / f"{name}.npz") as found:
+            np.testing.assert_allclose(found["wide"], wide, rtol=1e-9)
+            assert abs(found["first"] - one[0]) <= 1e-6 * one[0]
+            for index, expected in enumerate(first):
+                np.testing.assert_allclose(
+                    found[f"gradient {index}"], expected, rtol=0, atol=1e-5 * largest
+                )
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
+    """Begun on 8 devices in one, it continues on 4 in two, and then on 2 in one."""
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    start(1, 8, whole, "--updates", str(2 * STEPS))
+    start(1, 8, moved, "--updates", "6")
+    start(2, 4, moved, "--updates", "6")
+    start(1, 2, moved, "--updates", str(2 * STEPS))
+    losses = []
+    for folder in (whole, moved):
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert len(set(losses[0])) == len(losses[1]) == STEPS
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
