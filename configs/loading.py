@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ring_rl import processes
 from ring_rl.configs.datasets import Derived, read_derived
 from ring_rl.configs.run import RunConfig
 from ring_rl.configs.saved import load_config
@@ -214,9 +215,10 @@ def load_model(
 
     config = load_config(run)
     derived = read_derived(run / DERIVED)
-    # The run's own mesh where there are devices for it, else all that there are.
+    # The run's own mesh where there are devices for it, else all that there are, as of
+    # several processes in any case.
     mesh = config.mesh
-    if mesh.devices > jax.device_count():
+    if mesh.devices > jax.device_count() or processes.several():
         mesh = MeshConfig()
     rules = ShardingRules(make_mesh(mesh))
     model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)

@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ring_rl.processes import several
+
 DATA, FSDP, SEQUENCE, TENSOR = "data", "fsdp", "sequence", "tensor"
 # The axes that share out the rows of a batch.
 ROWS = (DATA, FSDP)
@@ -69,7 +71,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of a configuration, outermost axis first.
 
     Raises:
-      ValueError: a negative size, or more devices asked for than there are.
+      ValueError: a negative size, or more devices asked for than there are; or, where
+        they are of several processes, fewer.
     """
     devices = jax.devices() if devices is None else devices
     if min(config.data, config.fsdp, config.tensor) < 1 or config.sequence < 0:
@@ -86,6 +89,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"mesh: {_in_words(config)} needs {config.devices} devices, found "
             f"{len(devices)} ({devices[0].platform}); on a CPU the environment "
             "variable JAX_NUM_CPU_DEVICES sets their number"
+        )
+    if several() and config.devices != len(devices):
+        raise ValueError(
+            f"mesh: {_in_words(config)} needs {config.devices} devices, found "
+            f"{len(devices)} in all processes, which all have to be part of it; "
+            "mesh.sequence 0 takes all that the other axes leave"
         )
     shape = (config.data, config.fsdp, config.sequence, config.tensor)
     return Mesh(

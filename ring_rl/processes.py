@@ -36,6 +36,7 @@ _BETWEEN = ("Gloo", "NCCL", "coordination")
 
 _ALIVE = "ring_rl/alive/"
 _DONE, _ENDED = "done", "ended: "
+_GOES_ON = "the same commands go on from the last checkpoint"
 
 Cluster: TypeAlias = Literal["auto", "slurm", "ompi", "mpi4py", "k8s"]
 
@@ -98,6 +99,8 @@ def join(
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     found = None if cluster in (None, "auto") else cluster
+    absent = f"several processes: they were not all there within {patience} s"
+    _when_aborted(absent)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -112,10 +115,8 @@ def join(
             "--coordinator, --num-processes and --process-id"
         ) from error
     except RuntimeError as error:
-        raise OSError(
-            f"process {index} of {count}: the processes were not all at {coordinator} "
-            f"within {patience} s ({str(error).splitlines()[0]})"
-        ) from error
+        first = str(error).splitlines()[0]
+        raise OSError(f"{absent} ({first})") from error
     if jax.process_count() > 1:
         _watch = _Watch(jax.process_index(), jax.process_count())
         _watch.start()
@@ -305,7 +306,8 @@ class _Watch:
 
     def start(self) -> None:
         """Starts the threads, which end with the process."""
-        _when_aborted(f"{self.name(self.index)}: its runtime ended it, see above")
+        name = self.name(self.index)
+        _when_aborted(f"{name}: its runtime ended it, see above; {_GOES_ON}")
         for work in (self._listen, self._mind):
             threading.Thread(target=work, daemon=True).start()
         # Before JAX's own, which waits for the others.
@@ -363,12 +365,11 @@ class _Watch:
 
 
 def _lost(name: str) -> str:
-    return f"{name} has not been heard of for {LOST_AFTER:.0f} s"
+    return f"{name} has not been heard of for {LOST_AFTER:.0f} s; {_GOES_ON}"
 
 
 def _say(why: str) -> None:
-    end = "the same commands go on from the last checkpoint"
-    print(f"ring-rl: error: {why}; {end}", file=sys.stderr, flush=True)
+    print(f"ring-rl: error: {why}", file=sys.stderr, flush=True)
 
 
 def _exit(code: int) -> NoReturn:
@@ -379,7 +380,7 @@ def _exit(code: int) -> NoReturn:
 
 
 def _when_aborted(line: str) -> None:
-    """Has XLA's way of ending a process, when the coordinator is gone, end in a line.
+    """Has XLA's way of ending a process end in a line, and not in a stack trace.
 
     It calls `abort` from a thread of its own; handlers of Python's own kind would only
     run after that.
@@ -390,12 +391,12 @@ def _when_aborted(line: str) -> None:
         os._exit(1)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
-    _kept.append(handler)
+    # What C may call must not be freed.
+    _handlers.append(handler)
     ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)
 
 
-# What C calls must not be freed.
-_kept: list[Any] = []
+_handlers: list[Any] = []
 
 
 def _shortened(text: str, most: int = 60) -> str:

@@ -213,6 +213,22 @@ def test_processes_that_disagree_do_not_begin(started):
 
 
 @pytest.mark.slow
+def test_a_cluster_is_found_and_its_mesh_checked(started, monkeypatch):
+    """SLURM's variables, as `srun` sets them for each task."""
+    monkeypatch.setenv("SLURM_JOB_ID", str(os.getpid()))
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "localhost,node[002-003]")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    for index in range(2):
+        monkeypatch.setenv("SLURM_PROCID", str(index))
+        monkeypatch.setenv("SLURM_LOCALID", str(index))
+        started.begin(*TINY.split(), "--cluster", "slurm", "--mesh.sequence", "2")
+    for code, _, said in map(started.ended, range(2)):
+        assert code in (1, 2)
+        assert "data=1 x sequence=2 needs 2 devices, found 4 in all" in said[0]
+    assert not started.run.exists()
+
+
+@pytest.mark.slow
 def test_one_that_fails_ends_the_other(started):
     """What it was that failed stands in both."""
     started.start(*TINY.split(), own={1: "--environment.size 0"})
