@@ -127,6 +127,12 @@ def _step(parser: Parser) -> None:
     parser.add_argument(
         "--compile-only", action="store_true", help="the compiler's memory, nothing run"
     )
+    parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="what attention and the feed-forward, each run alone, take of an update, "
+        "and the utilisation of the fastest matmul's rate by the model's operations",
+    )
 
 
 def _rollout(parser: Parser) -> None:

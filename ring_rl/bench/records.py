@@ -95,6 +95,9 @@ _COLUMNS: dict[str, tuple[_Column, ...]] = {
         ("resident GB", 11, _number("resident_bytes", ".2f", 1e9)),
         ("loss", 10, _number("loss", ".6f")),
         ("difference", 10, _number("loss_difference", ".1e")),
+        ("attention", 9, _number("attention_share", ".0%")),
+        ("feed-fwd", 8, _number("feed_forward_share", ".0%")),
+        ("mfu", 5, _number("model_flops_utilisation", ".0%")),
     ),
     "data": (
         ("what", 20, lambda record: record["implementation"]),

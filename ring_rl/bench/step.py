@@ -7,6 +7,7 @@ paper; the completion is left out.
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
@@ -21,10 +22,12 @@ from ring_rl.attention.layout import LAYOUTS, balance
 from ring_rl.bench.config import check_choice, check_counts
 from ring_rl.bench.machine import peak_resident_bytes
 from ring_rl.bench.masks import MaskKind
+from ring_rl.bench.matmul import best_rates, products
 from ring_rl.bench.program import temp_bytes
 from ring_rl.bench.records import Record, Say, make_record, rates
+from ring_rl.bench.step_parts import PARTS, part_programs
 from ring_rl.bench.synthetic import make_store
-from ring_rl.bench.timing import Times
+from ring_rl.bench.timing import Times, race
 from ring_rl.data.chains import ChainConfig, make_chain
 from ring_rl.data.tokens import TokenConfig, pack
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
@@ -57,6 +60,8 @@ class StepConfig:
       check_devices: devices on which the first update's loss is computed again, the
         forward pass alone; 0 does not.
       compile_only: the compiler's report of memory, nothing run.
+      parts: what attention and the feed-forward take of an update, measured alone, and
+        the model's operations as a share of what the fastest product reaches.
     """
 
     layers: int = 2
@@ -74,6 +79,7 @@ class StepConfig:
     runs: int = 1
     check_devices: int = 0
     compile_only: bool = False
+    parts: bool = False
 
     def __post_init__(self):
         """Checks the values; the model's are checked where they are used."""
@@ -99,8 +105,21 @@ class StepConfig:
     @property
     def attention_flops(self) -> int:
         """Of the attention matmuls of one update over pairs that are not masked."""
+        return 14 * self._pair_flops
+
+    def model_flops(self, parameters: int) -> int:
+        """Of one update, as the field counts them: nothing that is computed again.
+
+        Six for each parameter and token, and four forward and eight backward for each
+        component of a pair's attention. Source: Chowdhery et al. 2022 (arXiv
+        2204.02311), appendix B, but for pairs that are masked.
+        """
+        return 6 * parameters * self.chain_tokens + 12 * self._pair_flops
+
+    @property
+    def _pair_flops(self) -> int:
         pairs = MaskKind("causal").pairs(self.chain_tokens)
-        return 14 * self.layers * pairs * self.heads * self.head_dim
+        return self.layers * pairs * self.heads * self.head_dim
 
     def agent(self) -> AgenticTransformer:
         """The agent."""
@@ -119,7 +138,7 @@ class StepConfig:
     def values(self) -> dict[str, Any]:
         """What a record says of the problem."""
         found = dataclasses.asdict(self)
-        for name in ("layout", "runs", "check_devices", "compile_only"):
+        for name in ("layout", "runs", "check_devices", "compile_only", "parts"):
             del found[name]
         return found | {"fields": list(_FIELDS), "batch": 1, "tokens": self.tokens}
 
@@ -188,6 +207,8 @@ def measure(config: StepConfig, say: Say) -> Iterator[Record]:
         "resident_bytes": peak_resident_bytes(),
     }
     record |= rates(record)
+    if config.parts:
+        record |= _parts(config, problem, times, record["parameters"], say)
     if config.check_devices:
         # Before the next ones are made.
         del state, step, problem
@@ -199,6 +220,32 @@ def measure(config: StepConfig, say: Say) -> Iterator[Record]:
             "loss_difference": abs(losses[0] - again) / abs(again),
         }
     yield record
+
+
+def _parts(
+    config: StepConfig, problem: _Problem, step: Times, parameters: int, say: Say
+) -> Record:
+    """Shares of an update, of which the parts are timed alone."""
+    say("parts")
+    calls = part_programs(problem.model, problem.batch)
+    tiles = products(config.head_dim, config.dtype)
+    calls |= {name: product.call for name, product in tiles.items()}
+    times = race(calls, config.runs, say)
+    clock = "cpu" if jax.default_backend() == "cpu" else "wall"
+    whole = statistics.median(getattr(step, clock))
+    found: Record = {
+        f"{name}_share": config.layers
+        * statistics.median(getattr(times[name], clock))
+        / whole
+        for name in PARTS
+    }
+    _, rate = best_rates(tiles, times, clock)
+    flops = config.model_flops(parameters)
+    return found | {
+        "rest_share": 1 - sum(found.values()),
+        "model_flops": flops,
+        "model_flops_utilisation": flops / whole / statistics.median(rate),
+    }
 
 
 def _forward_loss(config: StepConfig, rules: ShardingRules) -> float:

@@ -171,7 +171,15 @@ class Block(nnx.Module):
         k = rotate(split(self.keys(x), K), positions)
         return q, k, split(self.values(x), K)
 
-    def _attend(self, q, k, v, mask: Mask, key=None):
+    def attend(
+        self,
+        q: Float[Array, "B T N H"],
+        k: Float[Array, "B T K H"],
+        v: Float[Array, "B T K H"],
+        mask: Mask,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B T N H"]:
+        """Attention of whole sequences; with a key, weights are dropped."""
         block = self.config.block or None
         return ring_attention(
             q, k, v, mask, mesh=self.rules.mesh, axis_name=SEQUENCE,
@@ -186,9 +194,10 @@ class Block(nnx.Module):
     def _finish(self, x, attended):
         """What follows attention, for whole sequences."""
         x = self.rules.constrain_tokens(self._add(x, attended))
-        return x + self._feed_forward(x)
+        return x + self.feed_forward_of(x)
 
-    def _feed_forward(self, x):
+    def feed_forward_of(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """What the feed-forward adds to whole sequences, chunk by chunk."""
         graph, state = nnx.split(self.feed_forward)
         specs = self.rules.specs(state, within="feed_forward", gathered=True)
         return over_tokens(
@@ -208,7 +217,7 @@ class Block(nnx.Module):
         With a key, weights of attention are dropped; `mask` must then have tokens.
         """
         q, k, v = self.project(x, mask.q_positions)
-        return self._finish(x, self._attend(q, k, v, mask, key))
+        return self._finish(x, self.attend(q, k, v, mask, key))
 
     def prefill(
         self,
@@ -221,7 +230,7 @@ class Block(nnx.Module):
         """The same, and the keys and values are in the cache afterwards."""
         q, k, v = self.project(x, mask.q_positions)
         cache = write(cache, layer, k, v, taken, rules=self.rules)
-        return self._finish(x, self._attend(q, k, v, mask)), cache
+        return self._finish(x, self.attend(q, k, v, mask)), cache
 
     def decode(
         self,

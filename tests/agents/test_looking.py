@@ -126,7 +126,7 @@ def test_weights_make_the_output_of_attention():
         x, found = model.embedded(tokens), []
         for block in model.trunk.blocks:
             q, k, v = block.project(x, tokens.positions)
-            made = (attention_weights(q, k, mask), v, block._attend(q, k, v, mask))
+            made = (attention_weights(q, k, mask), v, block.attend(q, k, v, mask))
             found.append(made)
             x = block(x, mask)
         return found

@@ -70,6 +70,17 @@ def test_a_step_trains_and_its_loss_does_not_depend_on_the_devices(bench):
     assert record["tokens_per_second"] == pytest.approx(tokens / record["wall_seconds"])
 
 
+def test_a_step_says_what_takes_its_time(bench):
+    (record,) = bench(f"{STEP} --parts")
+    parts = [record[f"{part}_share"] for part in ("attention", "feed_forward")]
+    assert min(parts) > 0
+    assert record["rest_share"] == pytest.approx(1 - sum(parts))
+    # 40 tokens, one layer of two heads of width 8; six operations a parameter.
+    pairs = 40 * 41 // 2
+    assert record["model_flops"] == 6 * 40 * record["parameters"] + 12 * pairs * 16
+    assert record["model_flops_utilisation"] > 0
+
+
 def test_a_step_can_be_compiled_and_not_run(bench):
     (record,) = bench(f"{STEP} --layout zigzag --token-layout fused --compile-only")
     chain = 2 * 5

@@ -15,9 +15,10 @@ from ring_rl.train.optimiser import OptimiserConfig
 from ring_rl.train.stopping import Stopped
 
 
-def on_all_meshes(out: Path) -> None:
+def on_meshes(out: Path, names: list[str]) -> None:
     """Losses in f64; in f32 the first loss and its gradients; by the mesh's name."""
-    for name, mesh in MESHES.items():
+    for name in names:
+        mesh = MESHES[name]
         wide, _ = run(8, "zigzag", "fused", CONTINUOUS, wide=True, mesh=mesh, rows=4)
         losses, gradients = run(8, "zigzag", "fused", CONTINUOUS, mesh=mesh, rows=4)
         if processes.leads():
@@ -69,8 +70,8 @@ def main() -> None:
     if options.processes > 1:
         processes.join(options.address, options.processes, options.process)
     assert jax.device_count() == options.devices
-    if options.updates is None:
-        on_all_meshes(options.out)
+    if options.mesh:
+        on_meshes(options.out, options.mesh)
     else:
         on_the_ring(options.out, options.updates)
     processes.leave(0)

@@ -131,6 +131,7 @@ def run(devices, layout, tokens, spaces, *, wide=False, mesh=None, rows=2):
 
 
 MESHES = {
+    "sequence": MeshConfig(sequence=8),
     "data": MeshConfig(data=2, sequence=4),
     "fsdp": MeshConfig(fsdp=2, sequence=4),
     "tensor": MeshConfig(sequence=4, tensor=2),
