@@ -65,7 +65,11 @@ def _attention(parser: Parser) -> None:
         "--backward", action="store_true", help="all three gradients as well"
     )
     _number(parser, "--runs", 5, "timed calls of each, after one that is not")
-    _against(parser, "ringattention, jax-nn, reference, matmul (always there)")
+    _against(
+        parser,
+        "ringattention, jax-nn, reference, memory_efficient, blockwise, matmul "
+        "(always there)",
+    )
 
 
 def _memory(parser: Parser) -> None:
@@ -85,7 +89,7 @@ def _memory(parser: Parser) -> None:
     _implementation(parser)
     _sizes(parser)
     _problem(parser)
-    _against(parser, "ringattention, jax-nn, reference")
+    _against(parser, "ringattention, jax-nn, reference, memory_efficient, blockwise")
 
 
 def _decode(parser: Parser) -> None:

@@ -13,8 +13,15 @@ from ring_rl.bench.oracle import Inputs
 
 IMPLEMENTATIONS = ("reference", "memory_efficient", "blockwise", "ring")
 # These hold the whole sequence on one device.
-_ONE_DEVICE = ("memory_efficient", "blockwise")
-PEERS = ("ringattention", "jax-nn", "reference", "matmul")
+ONE_DEVICE = ("memory_efficient", "blockwise")
+PEERS = (
+    "ringattention",
+    "jax-nn",
+    "reference",
+    "memory_efficient",
+    "blockwise",
+    "matmul",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +87,7 @@ class AttentionConfig:
                 raise ValueError(
                     f"bench: against must be some of {', '.join(PEERS)}, found {peer!r}"
                 )
-        if self.devices > 1 and self.implementation in _ONE_DEVICE:
+        if self.devices > 1 and self.implementation in ONE_DEVICE:
             raise ValueError(
                 f"bench: implementation {self.implementation!r} works on one device, "
                 f"found devices={self.devices}; 'ring' shares the sequence out"

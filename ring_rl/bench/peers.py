@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from ring_rl.bench.config import AttentionConfig
+from ring_rl.bench.config import ONE_DEVICE, AttentionConfig
 from ring_rl.bench.contenders import (
     REPLICATED,
     TOKENS,
@@ -33,6 +33,8 @@ def make_contender(name: str, config: AttentionConfig, mesh: Mesh) -> Contender:
         return _ringattention(config, mesh)
     if name == "jax-nn":
         return _jax_nn(config, mesh)
+    if name in ONE_DEVICE and config.devices > 1:
+        raise Unable("works on one device")
     return make_own(name, config, mesh)
 
 
