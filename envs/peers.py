@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ring_rl.processes import exchange
+from ring_rl.processes import exchange, meet
 from ring_rl.types import VectorEnvironment
 
 # Makes so many rows, of which the first has this number among all.
@@ -52,6 +52,8 @@ class PeerRows:
             self._environment = make(len(own), own.start)
         except Exception as one:
             error = one
+        # The others may have taken longer.
+        meet()
         _end_together(exchange(np.array(error is not None)), error)
         self.spaces = self._environment.spaces
         self.max_episode_steps = self._environment.max_episode_steps

@@ -10,6 +10,7 @@ others that it is there, and ends its own, in one line, when another is not.
 """
 
 import atexit
+import contextlib
 import ctypes
 import itertools
 import os
@@ -138,11 +139,6 @@ def several() -> bool:
 def leads() -> bool:
     """Whether this process is the one that writes what is written once."""
     return _watch is None or _watch.index == 0
-
-
-def named() -> str:
-    """This process in words."""
-    return "the process" if _watch is None else _watch.name(_watch.index)
 
 
 def meet() -> None:
@@ -318,13 +314,23 @@ class _Watch:
         return f"process {index} of {self.count}"
 
     def say(self, last: str) -> None:
-        """The last that the others hear."""
-        with self._lock:
-            self._said = last
-            self._tell(last)
+        """The last that the others hear, unless nobody answers in a few seconds."""
+        self._said = last
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):
+                self._tell(last)
+
+        telling = threading.Thread(target=tell, daemon=True)
+        telling.start()
+        telling.join(_FAREWELL)
 
     def _tell(self, what: str) -> None:
-        self.client.key_value_set(f"{_ALIVE}{self.index}", what, allow_overwrite=True)
+        # A sign of life must not come after what was said last.
+        with self._lock:
+            self.client.key_value_set(
+                f"{_ALIVE}{self.index}", self._said or what, allow_overwrite=True
+            )
 
     def _listen(self) -> None:
         """Signs of life, ours and theirs; the service may never answer."""
@@ -332,8 +338,7 @@ class _Watch:
         heard = dict.fromkeys(range(self.count), ("", began))
         for beat in itertools.count():
             try:
-                with self._lock:
-                    self._tell(self._said or str(beat))
+                self._tell(str(beat))
                 found = dict(self.client.key_value_dir_get(_ALIVE))
             except Exception:  # whatever it is, `_mind` finds that there is no answer
                 time.sleep(_BEAT)

@@ -34,7 +34,12 @@ def _forget_programs():
 
 
 # Where slow tests run too, and files side by side, none of these is left to the end.
-LONGEST = ("test_quickstart.py", "test_readme.py", "test_notebooks.py")
+LONGEST = (
+    "test_quickstart.py",
+    "test_readme.py",
+    "test_notebooks.py",
+    "test_several_processes.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
