@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from ring_rl import processes
 from ring_rl.configs.asked import Asked
@@ -100,22 +101,24 @@ def evaluate_runs(
                 f"{part.run}: expected the same configuration as {runs[0]} but for the "
                 "seed"
             )
-    agree_on("evaluation", [part.identity() for part in parts])
+    identities = [part.identity() for part in parts]
+    agree_on("evaluation", identities)
     rollouts: list[Rollouts] = []
     with _note_of(rollouts, directory, len(parts)):
-        for part in parts:
+        for part, identity in zip(parts, identities, strict=True):
             film = directory / VIDEO if asked.video and not rollouts else None
             file = directory / UNFINISHED / f"seed-{part.config.seed}.json"
-            identity = part.identity()
             # What is to be filmed is rolled out again.
             found = None if film else kept_rollouts(file, identity)
-            # Before one of several processes writes what another still looks for.
-            processes.meet()
+            if processes.several():
+                # All roll out, or none.
+                there = processes.exchange(np.array(found is not None))
+                found = found if there.all() else None
             if found is None:
                 found = part.roll_out(asked, film)
                 if processes.leads():
                     keep_rollouts(file, identity, found)
-            else:
+            elif processes.leads():
                 print(
                     f"evaluate seed {part.config.seed}: was rolled out before, kept",
                     file=sys.stderr,

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ring_rl import processes
 from ring_rl.configs.datasets import Derived, read_derived
 from ring_rl.configs.run import RunConfig
 from ring_rl.configs.saved import load_config
@@ -207,7 +206,6 @@ def load_model(
       ValueError: there is no run in the folder, one that is not trained to its end
         where its last checkpoint is asked for, or no such checkpoint.
     """
-    import jax
     from flax import nnx
 
     from ring_rl.train.optimiser import make_optimiser
@@ -215,12 +213,11 @@ def load_model(
 
     config = load_config(run)
     derived = read_derived(run / DERIVED)
-    # The run's own mesh where there are devices for it, else all that there are, as of
-    # several processes in any case.
-    mesh = config.mesh
-    if mesh.devices > jax.device_count() or processes.several():
-        mesh = MeshConfig()
-    rules = ShardingRules(make_mesh(mesh))
+    try:
+        rules = ShardingRules(make_mesh(config.mesh))
+    except ValueError:
+        # Other devices than it was trained on: all that there are.
+        rules = ShardingRules(make_mesh(MeshConfig()))
     model = config.agent.build(derived.spaces, derived.scaling, rules, seed=config.seed)
     optimiser = make_optimiser(config.optimiser, config.loop.steps)
     average = config.optimiser.average > 0

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,13 @@ def train_run(
             seed=config.seed,
             title=f"train {run.name}",
             contents=functools.partial(_contents, loader, config.data),
-            stop=processes.Agreed(stop) if processes.several() else stop,
+            stop=stop,
             profile=profile,
         )
+
+
+# Seconds after which a network file system shows what another machine has made.
+_SEEN_AFTER = 90.0
 
 
 def _claim(run: Path, config: RunConfig, derived: Derived) -> None:
@@ -125,7 +130,11 @@ def _claim(run: Path, config: RunConfig, derived: Derived) -> None:
         claim_folder(run, config)
         write_derived(run / DERIVED, derived)
     processes.meet()
-    if not (run / DERIVED).is_file():
+    deadline = time.monotonic() + _SEEN_AFTER
+    while not (run / DERIVED).is_file():
+        if time.monotonic() < deadline:
+            time.sleep(1)
+            continue
         raise ValueError(
             f"{run}: expected the folder that process 0 has made, found none; several "
             "processes need a file system that all of them see"

@@ -34,22 +34,18 @@ class PeerRows:
           processes: how many there are.
 
         Raises:
-          ValueError: there are fewer rows than processes, or what `make` raises, here
-            or in another process.
+          ValueError: what `make` raises, here or in another process.
         """
-        if rows < processes:
-            raise ValueError(
-                f"evaluate: expected at least a row for each of {processes} processes, "
-                f"found {rows}; give more --episodes or fewer processes"
-            )
-        shares = np.array_split(np.arange(rows), processes)
-        self._shares = [slice(int(x[0]), int(x[-1]) + 1) for x in shares]
+        least, more = divmod(rows, processes)
+        ends = [least * i + min(i, more) for i in range(processes + 1)]
+        self._shares = [slice(*ends[i : i + 2]) for i in range(processes)]
         self._own = self._shares[process]
         own = range(rows)[self._own]
         self.rows = rows
         error = None
         try:
-            self._environment = make(len(own), own.start)
+            # Where there are fewer rows than processes, one to ask for its spaces.
+            self._environment = make(max(1, len(own)), own.start)
         except Exception as one:
             error = one
         # The others may have taken longer.
@@ -74,6 +70,8 @@ class PeerRows:
         names = None if tasks is None else list(tasks)[self._own]
 
         def work(own: Any) -> None:
+            if not len(own):
+                return
             mask = np.asarray(rows)[self._own]
             own["observations"] = self._environment.reset(mask, names)
 
@@ -91,6 +89,8 @@ class PeerRows:
         names = "observations", "rewards", "terminated", "truncated"
 
         def work(own: Any) -> None:
+            if not len(own):
+                return
             found = self._environment.step(actions[self._own])
             for name, values in zip(names, found, strict=True):
                 own[name] = values

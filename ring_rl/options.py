@@ -138,7 +138,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
-    """Options that make a process one of several; see the README, Several processes."""
+    """Options that make a process one of several; see the README, Several machines."""
     add = parser.add_argument_group(
         "several processes",
         "Each runs the same command, but for --process-id; all see the same folders.",
@@ -162,9 +162,9 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--cluster",
-        choices=("auto", "slurm", "ompi", "mpi4py", "k8s"),
+        choices=("auto", "slurm", "ompi", "mpi4py"),
         help="find the three in the cluster that started the processes instead; auto "
-        "knows Cloud TPUs too (default: do not)",
+        "knows Cloud TPUs and others too (default: do not)",
     )
 
 

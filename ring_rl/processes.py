@@ -3,45 +3,28 @@
 Each process runs the same command. `join` puts them on JAX's distributed runtime; from
 then on their devices are one mesh, and every process makes the same calls in the same
 order. Where there is only one process all functions here return at once.
-
-XLA waits without end for a process that was killed or stopped in the middle of a
-collective, and then ends with a stack trace. So a thread of each process tells the
-others that it is there, and ends its own, in one line, when another is not.
 """
 
-import atexit
-import contextlib
-import ctypes
 import itertools
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-# Seconds of silence after which a process counts as lost.
-LOST_AFTER = 40.0
-# Seconds between two signs of life.
-_BEAT = 1.0
-# How long the coordinator stays after an error, for the others to hear of it.
-_FAREWELL = 4.0
-# Waiting is for the thread above to end, not for a clock.
-_WITHOUT_END = 30 * 24 * 3600 * 1000
+from ring_rl import watching
+from ring_rl.watching import Watch
 
+# Waiting ends with the watch, not with a clock.
+_WITHOUT_END = 30 * 24 * 3600 * 1000
 # What goes between processes, in the errors of it.
 _BETWEEN = ("Gloo", "NCCL", "coordination")
 
-_ALIVE = "ring_rl/alive/"
-_DONE, _ENDED = "done", "ended: "
-_GOES_ON = "the same commands go on from the last checkpoint"
+Cluster: TypeAlias = Literal["auto", "slurm", "ompi", "mpi4py"]
 
-Cluster: TypeAlias = Literal["auto", "slurm", "ompi", "mpi4py", "k8s"]
-
-_watch: "_Watch | None" = None
+_watch: Watch | None = None
 _turns = itertools.count()
 
 
@@ -101,7 +84,7 @@ def join(
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     found = None if cluster in (None, "auto") else cluster
     absent = f"several processes: they were not all there within {patience} s"
-    _when_aborted(absent)
+    watching.when_aborted(absent)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -110,25 +93,32 @@ def join(
             cluster_detection_method="deactivate" if cluster is None else found,
             initialization_timeout=patience,
         )
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(
-            f"--cluster {cluster}: this is none that JAX knows ({error}); give "
-            "--coordinator, --num-processes and --process-id"
+            f"--cluster {cluster}: this process was not started by such a cluster, as "
+            f"JAX knows it ({error}); give --coordinator, --num-processes and "
+            "--process-id"
         ) from error
     except RuntimeError as error:
         first = str(error).splitlines()[0]
-        raise OSError(f"{absent} ({first})") from error
+        what = absent if "DEADLINE" in first else "several processes"
+        raise OSError(f"{what} ({first})") from error
+    finally:
+        watching.when_aborted(None)
     if jax.process_count() > 1:
-        _watch = _Watch(jax.process_index(), jax.process_count())
+        _watch = Watch(jax.process_index(), jax.process_count())
         _watch.start()
 
 
 def _keep_output() -> None:
     """Leaves the standard output to Python: Gloo tells there what it connects to."""
-    sys.stdout.flush()
+    old = sys.stdout
+    old.flush()
     own = os.dup(1)
     os.dup2(2, 1)
-    sys.stdout = os.fdopen(own, "w", buffering=1)
+    sys.stdout = os.fdopen(
+        own, "w", buffering=1, encoding=old.encoding, errors=old.errors
+    )
 
 
 def several() -> bool:
@@ -198,10 +188,10 @@ def agree(facts: Mapping[str, str]) -> None:
         ]
         for index, value in enumerate(values):
             if value != values[0]:
+                first, other = _difference(values[0], value)
                 raise ValueError(
                     f"several processes: expected the same {name} in all, found "
-                    f"{_shortened(values[0])} in process 0 and {_shortened(value)} in "
-                    f"process {index}"
+                    f"{first} in process 0 and {other} in process {index}"
                 )
 
 
@@ -209,11 +199,11 @@ def exchange(own: np.ndarray) -> np.ndarray:
     """`[processes ...]`: what each of them brings, arrays of one shape and type."""
     from jax.experimental import multihost_utils
 
-    plain = np.ascontiguousarray(own)
     # As bytes: numbers of 64 bits would else be rounded to 32.
-    found = multihost_utils.process_allgather(plain.reshape(-1).view(np.uint8))
+    plain = np.ascontiguousarray(own).reshape(-1).view(np.uint8)
+    found = np.asarray(multihost_utils.process_allgather(plain))
     count = 1 if _watch is None else _watch.count
-    return np.asarray(found).reshape(-1).view(plain.dtype).reshape(count, *plain.shape)
+    return found.reshape(-1).view(own.dtype).reshape(count, *own.shape)
 
 
 class Agreed:
@@ -230,7 +220,7 @@ class Agreed:
         self._any: Any = None
 
     def __call__(self) -> bool:
-        """Asks, and answers what was asked `delay` calls ago."""
+        """Asks, and answers what was asked `delay` calls ago; see `now`."""
         if _watch is None:
             return self._wanted()
         import jax
@@ -249,6 +239,12 @@ class Agreed:
             return False
         return bool(self._asked.pop(0))
 
+    def now(self) -> bool:
+        """Waits for what all want now."""
+        if _watch is None:
+            return self._wanted()
+        return bool(exchange(np.array(self._wanted())).any())
+
 
 def leave(code: int, error: BaseException | None = None) -> int:
     """Ends this process's part; returns the exit code, or does not return.
@@ -263,146 +259,34 @@ def leave(code: int, error: BaseException | None = None) -> int:
     if _watch is None:
         return code
     if code == 0:
-        _watch.say(_DONE)
+        _watch.say(watching.DONE)
+        watching.when_aborted(None)
         return code
-    _watch.say(_ENDED + (" ".join(str(error).split()) or f"exit code {code}"))
+    _watch.say(watching.ENDED + (" ".join(str(error).split()) or f"exit code {code}"))
     # With the coordinator goes the others' way of hearing of it.
-    time.sleep(_FAREWELL if _watch.index == 0 else 0)
-    _exit(code)
+    time.sleep(watching.FAREWELL if _watch.index == 0 else 0)
+    sys.stdout.flush()
+    watching.exit_at_once(code)
 
 
 def find_fault(error: Exception) -> None:
-    """Does not return from an error that another process is the reason of.
+    """Waits, after an error that another process may be the reason of.
 
     One that was killed closes its connections, so that a collective fails here before
-    that process is missed. When it is, this one ends in a line that names it.
+    that process is missed. When it is, this one ends in a line that names it, and this
+    does not return.
     """
     text = str(error)
     if _watch is not None and any(name in text for name in _BETWEEN):
-        time.sleep(LOST_AFTER + 10 * _BEAT)
+        time.sleep(watching.LOST_AFTER + 10)
 
 
-class _Watch:
-    """Tells the other processes that this one lives, and ends it when another does not.
-
-    Attributes:
-      index, count: which process this is, and of how many.
-      client: of JAX's coordination service, which has no public name.
-    """
-
-    def __init__(self, index: int, count: int):
-        from jax._src import distributed
-
-        self.index, self.count = index, count
-        self.client: Any = distributed.global_state.client
-        self._said = ""
-        self._answered = time.monotonic()
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-
-    def start(self) -> None:
-        """Starts the threads, which end with the process."""
-        name = self.name(self.index)
-        _when_aborted(f"{name}: its runtime ended it, see above; {_GOES_ON}")
-        for work in (self._listen, self._mind):
-            threading.Thread(target=work, daemon=True).start()
-        # Before JAX's own, which waits for the others.
-        atexit.register(self._over.set)
-
-    def name(self, index: int) -> str:
-        """A process in words."""
-        return f"process {index} of {self.count}"
-
-    def say(self, last: str) -> None:
-        """The last that the others hear, unless nobody answers in a few seconds."""
-        self._said = last
-
-        def tell() -> None:
-            with contextlib.suppress(Exception):
-                self._tell(last)
-
-        telling = threading.Thread(target=tell, daemon=True)
-        telling.start()
-        telling.join(_FAREWELL)
-
-    def _tell(self, what: str) -> None:
-        # A sign of life must not come after what was said last.
-        with self._lock:
-            self.client.key_value_set(
-                f"{_ALIVE}{self.index}", self._said or what, allow_overwrite=True
-            )
-
-    def _listen(self) -> None:
-        """Signs of life, ours and theirs; the service may never answer."""
-        began = time.monotonic()
-        heard = dict.fromkeys(range(self.count), ("", began))
-        for beat in itertools.count():
-            try:
-                self._tell(str(beat))
-                found = dict(self.client.key_value_dir_get(_ALIVE))
-            except Exception:  # whatever it is, `_mind` finds that there is no answer
-                time.sleep(_BEAT)
-                continue
-            now = time.monotonic()
-            self._answered = now
-            for index in range(self.count):
-                said = found.get(f"{_ALIVE}{index}", "")
-                if said != heard[index][0] or said == _DONE:
-                    heard[index] = (said, now)
-                if index == self.index:
-                    continue
-                if said.startswith(_ENDED):
-                    self._end(f"{self.name(index)} {said}")
-                if now - heard[index][1] > LOST_AFTER:
-                    self._end(_lost(self.name(index)))
-            time.sleep(_BEAT)
-
-    def _mind(self) -> None:
-        """Minds the coordination service, which is in process 0."""
-        while not self._over.wait(_BEAT):
-            if time.monotonic() - self._answered > LOST_AFTER:
-                self._end(_lost(self.name(0)))
-
-    def _end(self, why: str) -> None:
-        if not self._said and not self._over.is_set():
-            _say(f"{self.name(self.index)} ends: {why}")
-            _exit(1)
-
-
-def _lost(name: str) -> str:
-    return f"{name} has not been heard of for {LOST_AFTER:.0f} s; {_GOES_ON}"
-
-
-def _say(why: str) -> None:
-    print(f"ring-rl: error: {why}", file=sys.stderr, flush=True)
-
-
-def _exit(code: int) -> NoReturn:
-    """Ends without what else is done at the end, which waits for the others."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _when_aborted(line: str) -> None:
-    """Has XLA's way of ending a process end in a line, and not in a stack trace.
-
-    It calls `abort` from a thread of its own; handlers of Python's own kind would only
-    run after that.
-    """
-
-    def aborted(number: int) -> None:
-        _say(line)
-        os._exit(1)
-
-    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
-    # What C may call must not be freed.
-    _handlers.append(handler)
-    ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)
-
-
-_handlers: list[Any] = []
-
-
-def _shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[:most] + "..."
+def _difference(one: str, other: str, before: int = 30, after: int = 40) -> list[str]:
+    """Both texts from a little before to a little after where they begin to differ."""
+    first = len(os.path.commonprefix([one, other]))
+    begin = max(0, first - before)
+    dots = "..." if begin else ""
+    return [
+        f"{dots}{text[begin : first + after]}{'...' * (len(text) > first + after)}"
+        for text in (one, other)
+    ]

@@ -16,12 +16,12 @@ import pytest
 from ring_rl import processes
 from ring_rl.cli import main
 
-# The next line is for tests of what is lost: they do not wait as long as a user should.
+# Tests of what is lost do not wait as long as a user should.
 PROGRAM = (
     "import sys\n"
-    "from ring_rl import processes\n"
+    "from ring_rl import watching\n"
     "from ring_rl.cli import main\n"
-    "processes.LOST_AFTER = {lost_after}\n"
+    "watching.LOST_AFTER = {lost_after}\n"
     "sys.exit(main())\n"
 )
 TINY = (
@@ -98,6 +98,13 @@ class Started:
 
 @pytest.fixture
 def started(tmp_path):
+    found = Started(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def impatient(tmp_path):
     found = Started(tmp_path, lost_after=8.0)
     yield found
     found.close()
@@ -140,7 +147,7 @@ def test_two_processes_are_one_run(started, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_what_is_killed_ends_the_other_and_loses_nothing(started):
+def test_what_is_killed_ends_the_other_and_loses_nothing(impatient):
     """At moments drawn at random, most of them while a checkpoint is written."""
     draw = random.Random(0)
     words = (*TINY.split(), "--loop.steps", "4000", "--no-evaluate")
@@ -148,18 +155,18 @@ def test_what_is_killed_ends_the_other_and_loses_nothing(started):
     for number in range(KILLS):
         # The last of them is the one that coordinates.
         victim = 0 if number == KILLS - 1 else draw.randrange(2)
-        started.start(*words)
-        started.wait_for(lines + draw.randrange(3, 8))
+        impatient.start(*words)
+        impatient.wait_for(lines + draw.randrange(3, 8))
         time.sleep(draw.random())
-        started.processes[victim].send_signal(signal.SIGKILL)
-        code, _, said = started.ended(1 - victim)
+        impatient.processes[victim].send_signal(signal.SIGKILL)
+        code, _, said = impatient.ended(1 - victim)
         assert code == 1
         why = "has not been heard of for 8 s" if victim else "its runtime ended it"
         assert len(said) == 1 and why in said[0] and said[0].endswith(GOES_ON)
-        started.close()
+        impatient.close()
         complete = [
             int(path.name)
-            for path in (started.run / "checkpoints").iterdir()
+            for path in (impatient.run / "checkpoints").iterdir()
             if path.name.isdigit()
         ]
         assert max(complete) > kept
@@ -167,12 +174,12 @@ def test_what_is_killed_ends_the_other_and_loses_nothing(started):
         # The next of them begins there.
         lines = kept // 2
     # One process with all devices ends it.
-    started.begin(*words, "--loop.steps", "4000", devices=4)
-    started.wait_for(lines + 2)
-    started.processes[0].send_signal(signal.SIGTERM)
-    code, _, said = started.ended(0)
+    impatient.begin(*words, "--loop.steps", "4000", devices=4)
+    impatient.wait_for(lines + 2)
+    impatient.processes[0].send_signal(signal.SIGTERM)
+    code, _, said = impatient.ended(0)
     assert code == 0 and "its checkpoint is complete" in said[0]
-    steps = metrics(started.run, "step")
+    steps = metrics(impatient.run, "step")
     assert steps == list(range(2, 2 * len(steps) + 1, 2)) and steps[-1] > kept
 
 
@@ -189,12 +196,12 @@ def test_one_that_is_told_to_stop_stops_both(started):
 
 
 @pytest.mark.slow
-def test_one_that_stands_still_ends_the_other(started):
-    started.start(*TINY.split(), "--loop.steps", "4000", "--no-evaluate")
-    started.wait_for(3)
+def test_one_that_stands_still_ends_the_other(impatient):
+    impatient.start(*TINY.split(), "--loop.steps", "4000", "--no-evaluate")
+    impatient.wait_for(3)
     # The one that coordinates: nobody answers the other any more.
-    started.processes[0].send_signal(signal.SIGSTOP)
-    code, _, said = started.ended(1)
+    impatient.processes[0].send_signal(signal.SIGSTOP)
+    code, _, said = impatient.ended(1)
     assert code == 1
     assert said == [
         "ring-rl: error: process 1 of 2 ends: process 0 of 2 has not been heard of for "
@@ -208,7 +215,8 @@ def test_processes_that_disagree_do_not_begin(started):
     started.start(*words, own={1: "--loop.steps 6"})
     for code, _, said in map(started.ended, range(2)):
         assert code in (1, 2)
-        assert "expected the same configuration in all, found" in said[0]
+        assert "expected the same configuration in all, found ..." in said[0]
+        assert "steps=6" in said[0]
     assert not started.run.exists()
 
 

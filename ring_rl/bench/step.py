@@ -89,6 +89,8 @@ class StepConfig:
         check_choice(self, "layout", ("auto", *LAYOUTS))
         check_choice(self, "dtype", ("float32", "bfloat16"))
         check_choice(self, "token_layout", ("interleaved", "fused"))
+        if self.parts and self.compile_only:
+            raise ValueError("bench: parts are timed, found compile_only too")
         self.agent()
 
     @property
@@ -239,12 +241,14 @@ def _parts(
         / whole
         for name in PARTS
     }
-    _, rate = best_rates(tiles, times, clock)
+    _, rates = best_rates(tiles, times, clock)
+    # Of a device; CPU-seconds are those of all of them together.
+    rate = statistics.median(rates) * (config.devices if clock == "wall" else 1)
     flops = config.model_flops(parameters)
     return found | {
         "rest_share": 1 - sum(found.values()),
         "model_flops": flops,
-        "model_flops_utilisation": flops / whole / statistics.median(rate),
+        "model_flops_utilisation": flops / whole / rate,
     }
 
 

@@ -128,8 +128,8 @@ def train(
       seed: of the updates.
       title: names the run on the terminal.
       contents: says what the batch of a step holds, for a message about it.
-      stop: asked after each update whether to end there; several processes have to
-        answer the same, as `processes.Agreed` does.
+      stop: asked after each update whether to end there; where one of several processes
+        says so, all do after the same update.
       profile: whether a trace of a few updates is written to `directory/profile`.
 
     Raises:
@@ -140,18 +140,20 @@ def train(
       Stopped: `stop` said so; there is a checkpoint of the last update.
     """
     step, state = begin(agent, model, optimiser, loop, rules, seed=seed)
+    asked = processes.Agreed(stop or _never)
     checkpoints = Checkpoints(directory / "checkpoints", retention=loop.retention)
     notes = Notes()
     try:
+        processes.agree({"newest checkpoint": str(checkpoints.latest)})
         if checkpoints.latest is not None:
             state = checkpoints.restore(state)
             notes = checkpoints.notes()
         run = _Run(loop, directory, checkpoints, title, contents or _unknown)
-        state = run.train(step, state, notes, stream, stop or _never, profile)
+        state = run.train(step, state, notes, stream, asked, profile)
     finally:
         checkpoints.close()
     done = int(state.step)
-    if done < loop.steps or (stop is not None and stop()):
+    if asked.now() or done < loop.steps:
         raise Stopped(title, done, loop.steps)
     if not processes.several():
         nnx.update(model, state.evaluated)
@@ -212,7 +214,7 @@ class _Run:
     def train(self, step, state, notes, stream, stop, profile) -> TrainState:
         """The state after the last update, or after the one at which it stopped."""
         loop, start = self.loop, int(state.step)
-        if start >= loop.steps or stop():
+        if start >= loop.steps or stop.now():
             return state
         size = sum(leaf.size for leaf in jax.tree.leaves(state.parameters))
         interval = Interval(start + 1 - len(notes.pending), notes.pending)

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from ring_rl.processes import meet
+
 # Updates that are let pass first: they compile, and fill what is filled ahead.
 _WARM_UP, _TRACED = 5, 3
 
@@ -49,6 +51,8 @@ class Profile(NoProfile):
         if self._running and update >= self.last:
             jax.block_until_ready(state)
             self.close()
+            # Writing it takes each process its own time.
+            meet()
 
     def close(self) -> None:
         """Writes what there is of a trace that has begun."""

@@ -1,5 +1,6 @@
 """Several processes with some of the devices each train as one with all of them."""
 
+import contextlib
 import json
 import os
 import socket
@@ -22,22 +23,19 @@ def start(processes: int, devices: int, out: Path, *words: str) -> None:
         address = f"localhost:{free.getsockname()[1]}"
     words += ("--processes", str(processes), "--devices", str(devices))
     words += ("--address", address, "--out", str(out))
-    started = [
-        subprocess.Popen(
-            [sys.executable, PROGRAM, *words, "--process", str(process)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(processes)
-    ]
-    try:
-        for process in started:
-            _, error = process.communicate(timeout=1200)
-            assert process.returncode == 0, error
-    finally:
-        for process in started:
-            process.kill()
+    with contextlib.ExitStack() as stack:
+        started = []
+        for process in range(processes):
+            # A file: a pipe that nobody reads may be full.
+            errors = stack.enter_context((out / f"errors-{process}").open("w"))
+            command = [sys.executable, PROGRAM, *words, "--process", str(process)]
+            one = subprocess.Popen(command, stdout=errors, stderr=errors)
+            started.append(one)
+            stack.callback(one.wait)
+            stack.callback(one.kill)
+        for process, one in enumerate(started):
+            code = one.wait(timeout=1800)
+            assert code == 0, (out / f"errors-{process}").read_text()
 
 
 # With RING_RL_ALL_MESHES=1 each on 2 and on 4 processes: 15 minutes on two cores.
@@ -69,6 +67,8 @@ def test_any_mesh_over_processes(processes, tmp_path):
 def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
     """Begun on 8 devices in one, it continues on 4 in two, and then on 2 in one."""
     whole, moved = tmp_path / "whole", tmp_path / "moved"
+    whole.mkdir()
+    moved.mkdir()
     start(1, 8, whole, "--updates", str(2 * STEPS))
     start(1, 8, moved, "--updates", "6")
     start(2, 4, moved, "--updates", "6")

@@ -1,0 +1,160 @@
+"""A watch over the processes of a run: none waits for another that is gone.
+
+XLA waits without end for a process that was killed or stopped in the middle of a
+collective, and in the end prints a stack trace. So a thread of each process tells the
+others that it is there, and ends its own, in one line, when another is not.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import itertools
+import os
+import signal
+import threading
+import time
+from typing import Any, NoReturn
+
+# Seconds of silence after which a process counts as lost.
+LOST_AFTER = 40.0
+# Seconds that a process which ends waits for the others to hear of it.
+FAREWELL = 4.0
+# Seconds between two signs of life.
+_BEAT = 1.0
+
+DONE, ENDED = "done", "ended: "
+GOES_ON = "the same commands go on from the last checkpoint"
+_ALIVE = "ring_rl/alive/"
+
+
+class Watch:
+    """Tells the other processes that this one lives, and ends it when another does not.
+
+    Attributes:
+      index, count: which process this is, and of how many.
+      client: of JAX's coordination service, which has no public name.
+    """
+
+    def __init__(self, index: int, count: int):
+        """Of a process that JAX's distributed runtime knows."""
+        from jax._src import distributed
+
+        self.index, self.count = index, count
+        self.client: Any = distributed.global_state.client
+        self._said = ""
+        self._answers = 0
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        """Starts the threads, which end with the process."""
+        name = self.name(self.index)
+        when_aborted(f"{name}: its runtime ended it, see above; {GOES_ON}")
+        for work in (self._listen, self._mind):
+            threading.Thread(target=work, daemon=True).start()
+        # Before JAX's own, which waits for the others.
+        atexit.register(self._over.set)
+
+    def name(self, index: int) -> str:
+        """A process in words."""
+        return f"process {index} of {self.count}"
+
+    def say(self, last: str) -> None:
+        """The last that the others hear, unless nobody answers in a few seconds."""
+        self._said = last
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):
+                self._tell(last)
+
+        telling = threading.Thread(target=tell, daemon=True)
+        telling.start()
+        telling.join(FAREWELL)
+
+    def _tell(self, what: str) -> None:
+        # A sign of life must not come after what was said last.
+        with self._lock:
+            self.client.key_value_set(
+                f"{_ALIVE}{self.index}", self._said or what, allow_overwrite=True
+            )
+
+    def _listen(self) -> None:
+        """Signs of life, ours and theirs; the service may never answer."""
+        began = time.monotonic()
+        heard = dict.fromkeys(range(self.count), ("", began))
+        for beat in itertools.count():
+            try:
+                self._tell(str(beat))
+                found = dict(self.client.key_value_dir_get(_ALIVE))
+            except Exception:  # whatever it is, `_mind` finds that there is no answer
+                time.sleep(_BEAT)
+                continue
+            now = time.monotonic()
+            self._answers += 1
+            for index in range(self.count):
+                said = found.get(f"{_ALIVE}{index}", "")
+                if said != heard[index][0] or said == DONE:
+                    heard[index] = (said, now)
+                if index == self.index:
+                    continue
+                if said.startswith(ENDED):
+                    self._end(f"{self.name(index)} {said}")
+                if now - heard[index][1] > LOST_AFTER:
+                    self._end(_lost(self.name(index)))
+            time.sleep(_BEAT)
+
+    def _mind(self) -> None:
+        """Minds the coordination service, which is in process 0.
+
+        By its own beats, not by the clock: this process may itself have stood still.
+        """
+        answers, silent = -1, 0.0
+        while not self._over.wait(_BEAT):
+            silent = silent + _BEAT if answers == self._answers else 0.0
+            answers = self._answers
+            if silent > LOST_AFTER and self.index != 0:
+                self._end(_lost(self.name(0)))
+
+    def _end(self, why: str) -> None:
+        if not self._said and not self._over.is_set():
+            tell_user(f"{self.name(self.index)} ends: {why}")
+            exit_at_once(1)
+
+
+def _lost(name: str) -> str:
+    return f"{name} has not been heard of for {LOST_AFTER:.0f} s; {GOES_ON}"
+
+
+def tell_user(why: str) -> None:
+    """A line on the standard error, whatever holds Python's own."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"ring-rl: error: {why}\n".encode())
+
+
+def exit_at_once(code: int) -> NoReturn:
+    """Ends without what else is done at the end, which waits for the others."""
+    os._exit(code)
+
+
+def when_aborted(line: str | None) -> None:
+    """Has XLA's way of ending a process end in a line, and not in a stack trace alone.
+
+    It calls `abort` from a thread of its own; handlers of Python's own kind would only
+    run after that. None puts back what happens otherwise.
+    """
+    c_signal = ctypes.CDLL(None).signal
+    if line is None:
+        c_signal(int(signal.SIGABRT), None)
+        return
+
+    def aborted(number: int) -> None:
+        tell_user(line)
+        os._exit(1)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
+    # What C may call must not be freed.
+    _handlers.append(handler)
+    c_signal(int(signal.SIGABRT), handler)
+
+
+_handlers: list[Any] = []
