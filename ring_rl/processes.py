@@ -78,7 +78,6 @@ def join(
         raise ValueError("--cluster: expected instead of --coordinator, found both")
     import jax
 
-    _keep_output()
     # JAX's own answer to SIGTERM would be in the way of ours.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -106,6 +105,7 @@ def join(
     finally:
         watching.when_aborted(None)
     if jax.process_count() > 1:
+        _keep_output()
         _watch = Watch(jax.process_index(), jax.process_count())
         _watch.start()
 

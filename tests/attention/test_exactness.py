@@ -156,11 +156,12 @@ def test_ring_beside_a_batch_that_is_sharded_too(
 @pytest.mark.parametrize(
     ("queries", "keys", "width"),
     [
-        (16, 48, 8),
-        (64, 16, 8),
+        (192, 64, 8),
+        (64, 448, 16),
         (1024, 128, 64),
-        (80, 1024, 32),
+        (320, 1024, 32),
         (9, 9, 64),
+        (16, 16, 128),
         (250, 250, 8),
     ],
 )
@@ -179,3 +180,4 @@ def test_scores_of_backward_are_those_of_forward_to_the_last_bit(queries, keys, 
 def test_tiles_that_might_round_otherwise_are_multiplied_as_forward_does():
     assert not _rounds_alike(10, 7) and not _rounds_alike(1000, 90)
     assert not _rounds_alike(32, 7) and not _rounds_alike(7, 32)
+    assert not _rounds_alike(64, 16) and not _rounds_alike(80, 1024)
