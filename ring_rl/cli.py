@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from ring_rl import processes
+from ring_rl import watching
 from ring_rl.options import TRACEBACK, join_bounds, make_parser
 
 
@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ring-rl: interrupted{kept}", file=sys.stderr)
         code, why = 130, KeyboardInterrupt("interrupted")
     except Exception as error:
-        processes.find_fault(error)
+        watching.find_fault(error)
         code, why = _explain(error), error
-    return processes.leave(code, why)
+    return watching.leave(code, why)
 
 
 def _run(words: Sequence[str]) -> int:

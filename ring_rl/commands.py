@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ring_rl import processes, runtime
+from ring_rl import runtime
 from ring_rl.printing import print_json, print_table, require_folder, say
 
 
@@ -59,6 +59,7 @@ def train(
     config = resolve(preset, words)
 
     from ring_rl.configs.running import train
+    from ring_rl.processes import leads
     from ring_rl.train.stopping import Stopped
 
     seeds = seeds or (config.seed,)
@@ -74,7 +75,7 @@ def train(
     except Stopped as stopped:
         print(f"ring-rl: {stopped}", file=sys.stderr)
         return
-    if evaluation is not None and processes.leads():
+    if evaluation is not None and leads():
         print_table([evaluation])
 
 
@@ -88,7 +89,9 @@ def _begin(
     """Prepares the process, as one of several where that is asked for."""
     runtime.prepare()
     if (coordinator, num_processes, process_id, cluster) != (None,) * 4:
-        processes.join(coordinator, num_processes, process_id, cluster=cluster)
+        from ring_rl.processes import join
+
+        join(coordinator, num_processes, process_id, cluster=cluster)
     runtime.keep_compilations()
 
 
@@ -122,9 +125,10 @@ def evaluate(
 
     from ring_rl.configs.asked import Asked
     from ring_rl.configs.evaluating import evaluate
+    from ring_rl.processes import leads
 
     evaluation = evaluate(run, Asked(**asked, video=video))
-    if not processes.leads():
+    if not leads():
         return
     if as_json:
         print_json(evaluation)

@@ -8,7 +8,6 @@ order. Where there is only one process all functions here return at once.
 import itertools
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -19,12 +18,8 @@ from ring_rl.watching import Watch
 
 # Waiting ends with the watch, not with a clock.
 _WITHOUT_END = 30 * 24 * 3600 * 1000
-# What goes between processes, in the errors of it.
-_BETWEEN = ("Gloo", "NCCL", "coordination")
-
 Cluster: TypeAlias = Literal["auto", "slurm", "ompi", "mpi4py"]
 
-_watch: Watch | None = None
 _turns = itertools.count()
 
 
@@ -50,7 +45,6 @@ def join(
       ValueError: something is missing or makes no sense.
       OSError: the others were not there in time.
     """
-    global _watch
     given = {
         "--coordinator": coordinator,
         "--num-processes": count,
@@ -106,8 +100,8 @@ def join(
         watching.when_aborted(None)
     if jax.process_count() > 1:
         _keep_output()
-        _watch = Watch(jax.process_index(), jax.process_count())
-        _watch.start()
+        watching.current = Watch(jax.process_index(), jax.process_count())
+        watching.current.start()
 
 
 def _keep_output() -> None:
@@ -123,19 +117,19 @@ def _keep_output() -> None:
 
 def several() -> bool:
     """Whether this process is one of several."""
-    return _watch is not None
+    return watching.current is not None
 
 
 def leads() -> bool:
     """Whether this process is the one that writes what is written once."""
-    return _watch is None or _watch.index == 0
+    return watching.current is None or watching.current.index == 0
 
 
 def meet() -> None:
     """Waits until all processes are here, for as long as they all live."""
-    if _watch is not None:
+    if watching.current is not None:
         name = f"ring_rl/meet/{next(_turns)}"
-        _watch.client.wait_at_barrier(name, _WITHOUT_END)
+        watching.current.client.wait_at_barrier(name, _WITHOUT_END)
 
 
 def one_after_another(work: Callable[[], Any]) -> Any:
@@ -143,9 +137,9 @@ def one_after_another(work: Callable[[], Any]) -> Any:
 
     For what makes a file where there is none, and else reads it.
     """
-    if _watch is None:
+    if not several():
         return work()
-    if _watch.index == 0:
+    if leads():
         result = work()
         meet()
         return result
@@ -159,7 +153,7 @@ def compiled(function: Any, *arguments: Any) -> Any:
     From the first call that sends something, the others have 30 seconds to come to it;
     compiling takes as long as it takes.
     """
-    if _watch is None:
+    if not several():
         return function
     ready = function.lower(*arguments).compile()
     meet()
@@ -175,16 +169,17 @@ def agree(facts: Mapping[str, str]) -> None:
     Raises:
       ValueError: this process or another differs from the first.
     """
-    if _watch is None:
+    watch = watching.current
+    if watch is None:
         return
-    prefix, client = f"ring_rl/agree/{next(_turns)}", _watch.client
+    prefix, client = f"ring_rl/agree/{next(_turns)}", watch.client
     for number, value in enumerate(facts.values()):
-        client.key_value_set(f"{prefix}/{_watch.index}/{number}", value)
+        client.key_value_set(f"{prefix}/{watch.index}/{number}", value)
     meet()
     for number, name in enumerate(facts):
         values = [
             client.blocking_key_value_get(f"{prefix}/{index}/{number}", _WITHOUT_END)
-            for index in range(_watch.count)
+            for index in range(watch.count)
         ]
         for index, value in enumerate(values):
             if value != values[0]:
@@ -202,8 +197,7 @@ def exchange(own: np.ndarray) -> np.ndarray:
     # As bytes: numbers of 64 bits would else be rounded to 32.
     plain = np.ascontiguousarray(own).reshape(-1).view(np.uint8)
     found = np.asarray(multihost_utils.process_allgather(plain))
-    count = 1 if _watch is None else _watch.count
-    return found.reshape(-1).view(own.dtype).reshape(count, *own.shape)
+    return found.reshape(-1).view(own.dtype).reshape(-1, *own.shape)
 
 
 class Agreed:
@@ -221,7 +215,7 @@ class Agreed:
 
     def __call__(self) -> bool:
         """Asks, and answers what was asked `delay` calls ago; see `now`."""
-        if _watch is None:
+        if not several():
             return self._wanted()
         import jax
         import jax.numpy as jnp
@@ -241,44 +235,9 @@ class Agreed:
 
     def now(self) -> bool:
         """Waits for what all want now."""
-        if _watch is None:
+        if not several():
             return self._wanted()
         return bool(exchange(np.array(self._wanted())).any())
-
-
-def leave(code: int, error: BaseException | None = None) -> int:
-    """Ends this process's part; returns the exit code, or does not return.
-
-    Where it failed the others are told and end too, and so does this one, at once: it
-    would else wait for them as it ends.
-
-    Args:
-      code: the exit code.
-      error: why it is not 0.
-    """
-    if _watch is None:
-        return code
-    if code == 0:
-        _watch.say(watching.DONE)
-        watching.when_aborted(None)
-        return code
-    _watch.say(watching.ENDED + (" ".join(str(error).split()) or f"exit code {code}"))
-    # With the coordinator goes the others' way of hearing of it.
-    time.sleep(watching.FAREWELL if _watch.index == 0 else 0)
-    sys.stdout.flush()
-    watching.exit_at_once(code)
-
-
-def find_fault(error: Exception) -> None:
-    """Waits, after an error that another process may be the reason of.
-
-    One that was killed closes its connections, so that a collective fails here before
-    that process is missed. When it is, this one ends in a line that names it, and this
-    does not return.
-    """
-    text = str(error)
-    if _watch is not None and any(name in text for name in _BETWEEN):
-        time.sleep(watching.LOST_AFTER + 10)
 
 
 def _difference(one: str, other: str, before: int = 30, after: int = 40) -> list[str]:

@@ -11,6 +11,7 @@ import ctypes
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from typing import Any, NoReturn
@@ -25,6 +26,8 @@ _BEAT = 1.0
 DONE, ENDED = "done", "ended: "
 GOES_ON = "the same commands go on from the last checkpoint"
 _ALIVE = "ring_rl/alive/"
+# What goes between processes, in the errors of it.
+_BETWEEN = ("Gloo", "NCCL", "coordination")
 
 
 class Watch:
@@ -119,6 +122,45 @@ class Watch:
         if not self._said and not self._over.is_set():
             tell_user(f"{self.name(self.index)} ends: {why}")
             exit_at_once(1)
+
+
+# That of this process; None where it is the only one.
+current: Watch | None = None
+
+
+def leave(code: int, error: BaseException | None = None) -> int:
+    """Ends this process's part; returns the exit code, or does not return.
+
+    Where it failed the others are told and end too, and so does this one, at once: it
+    would else wait for them as it ends.
+
+    Args:
+      code: the exit code.
+      error: why it is not 0.
+    """
+    if current is None:
+        return code
+    if code == 0:
+        current.say(DONE)
+        when_aborted(None)
+        return code
+    current.say(ENDED + (" ".join(str(error).split()) or f"exit code {code}"))
+    # With the coordinator goes the others' way of hearing of it.
+    time.sleep(FAREWELL if current.index == 0 else 0)
+    sys.stdout.flush()
+    exit_at_once(code)
+
+
+def find_fault(error: Exception) -> None:
+    """Waits, after an error that another process may be the reason of.
+
+    One that was killed closes its connections, so that a collective fails here before
+    that process is missed. When it is, this one ends in a line that names it, and this
+    does not return.
+    """
+    text = str(error)
+    if current is not None and any(name in text for name in _BETWEEN):
+        time.sleep(LOST_AFTER + 10)
 
 
 def _lost(name: str) -> str:

@@ -16,6 +16,7 @@ def untouched(monkeypatch):
     """Nothing is set yet, whatever ran before; what was comes back."""
     before = {name: getattr(jax.config, name) for name in NAMES}
     jax.config.update(NAMES[0], None)
+    jax.config.update(NAMES[1], 1.0)
     for name in (*map(str.upper, NAMES), "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     yield

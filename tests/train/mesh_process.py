@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from meshes import CONTINUOUS, MESHES, STEPS, make_parts, run, widened
 
-from ring_rl import processes
+from ring_rl import processes, watching
 from ring_rl.mesh import MeshConfig
 from ring_rl.train.loop import LoopConfig, train
 from ring_rl.train.optimiser import OptimiserConfig
@@ -78,7 +78,7 @@ def main() -> None:
     except BaseException as one:
         traceback.print_exception(one)
         error = one
-    sys.exit(processes.leave(0 if error is None else 1, error))
+    sys.exit(watching.leave(0 if error is None else 1, error))
 
 
 def work(options: argparse.Namespace) -> None:
