@@ -110,11 +110,9 @@ def evaluate_runs(
             file = directory / UNFINISHED / f"seed-{part.config.seed}.json"
             # What is to be filmed is rolled out again.
             found = None if film else kept_rollouts(file, identity)
-            if processes.several():
-                # All roll out, or none.
-                there = processes.exchange(np.array(found is not None))
-                found = found if there.all() else None
-            if found is None:
+            # Of several processes all roll out, or none.
+            there = processes.exchange(np.array(found is not None))
+            if found is None or not there.all():
                 found = part.roll_out(asked, film)
                 if processes.leads():
                     keep_rollouts(file, identity, found)

@@ -16,6 +16,8 @@ import numpy as np
 from ring_rl import watching
 from ring_rl.watching import Watch
 
+# Seconds that processes wait for each other at the start.
+_PATIENCE = 300
 # Waiting ends with the watch, not with a clock.
 _WITHOUT_END = 30 * 24 * 3600 * 1000
 Cluster: TypeAlias = Literal["auto", "slurm", "ompi", "mpi4py"]
@@ -29,7 +31,6 @@ def join(
     index: int | None = None,
     *,
     cluster: Cluster | None = None,
-    patience: int = 300,
 ) -> None:
     """Makes this process one of several; call it before anything uses a JAX device.
 
@@ -39,7 +40,6 @@ def join(
       index: which of them this is, from 0.
       cluster: where the three are found instead: by JAX's detection in general, or of
         one kind of cluster.
-      patience: seconds that processes wait for each other at the start.
 
     Raises:
       ValueError: something is missing or makes no sense.
@@ -76,7 +76,7 @@ def join(
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     found = None if cluster in (None, "auto") else cluster
-    absent = f"several processes: they were not all there within {patience} s"
+    absent = f"several processes: they were not all there within {_PATIENCE} s"
     watching.when_aborted(absent)
     try:
         jax.distributed.initialize(
@@ -84,7 +84,7 @@ def join(
             count,
             index,
             cluster_detection_method="deactivate" if cluster is None else found,
-            initialization_timeout=patience,
+            initialization_timeout=_PATIENCE,
         )
     except (ValueError, KeyError) as error:
         raise ValueError(
@@ -192,6 +192,8 @@ def agree(facts: Mapping[str, str]) -> None:
 
 def exchange(own: np.ndarray) -> np.ndarray:
     """`[processes ...]`: what each of them brings, arrays of one shape and type."""
+    if not several():
+        return np.asarray(own)[None]
     from jax.experimental import multihost_utils
 
     # As bytes: numbers of 64 bits would else be rounded to 32.
@@ -221,13 +223,15 @@ class Agreed:
         import jax.numpy as jnp
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-        mesh = Mesh(np.array(jax.devices()), ("all",))
-        spread = NamedSharding(mesh, PartitionSpec("all"))
         if self._any is None:
+            mesh = Mesh(np.array(jax.devices()), ("all",))
+            self._spread = NamedSharding(mesh, PartitionSpec("all"))
             whole = NamedSharding(mesh, PartitionSpec())
             self._any = jax.jit(jnp.any, out_shardings=whole)
         own = np.array([self._wanted()])
-        asked = jax.make_array_from_callback((mesh.size,), spread, lambda _: own)
+        asked = jax.make_array_from_callback(
+            (jax.device_count(),), self._spread, lambda _: own
+        )
         self._asked.append(self._any(asked))
         if len(self._asked) <= self._delay:
             return False
@@ -235,8 +239,6 @@ class Agreed:
 
     def now(self) -> bool:
         """Waits for what all want now."""
-        if not several():
-            return self._wanted()
         return bool(exchange(np.array(self._wanted())).any())
 
 

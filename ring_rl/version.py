@@ -1,5 +1,6 @@
 """The version, where every layer may read it."""
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 
+@functools.cache
 def sources_digest() -> str:
     """Names the code that runs, where a version says too little: of all its sources."""
     found = hashlib.sha256()

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 # Seconds of silence after which a process counts as lost.
 LOST_AFTER = 40.0
@@ -53,8 +53,9 @@ class Watch:
         """Starts the threads, which end with the process."""
         name = self.name(self.index)
         when_aborted(f"{name}: its runtime ended it, see above; {GOES_ON}")
-        for work in (self._listen, self._mind):
-            threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
+        if self.index != 0:
+            threading.Thread(target=self._mind, daemon=True).start()
         # Before JAX's own, which waits for the others.
         atexit.register(self._over.set)
 
@@ -115,13 +116,13 @@ class Watch:
         while not self._over.wait(_BEAT):
             silent = silent + _BEAT if answers == self._answers else 0.0
             answers = self._answers
-            if silent > LOST_AFTER and self.index != 0:
+            if silent > LOST_AFTER:
                 self._end(_lost(self.name(0)))
 
     def _end(self, why: str) -> None:
         if not self._said and not self._over.is_set():
-            tell_user(f"{self.name(self.index)} ends: {why}")
-            exit_at_once(1)
+            _tell_user(f"{self.name(self.index)} ends: {why}")
+            os._exit(1)
 
 
 # That of this process; None where it is the only one.
@@ -148,7 +149,7 @@ def leave(code: int, error: BaseException | None = None) -> int:
     # With the coordinator goes the others' way of hearing of it.
     time.sleep(FAREWELL if current.index == 0 else 0)
     sys.stdout.flush()
-    exit_at_once(code)
+    os._exit(code)
 
 
 def find_fault(error: Exception) -> None:
@@ -167,15 +168,10 @@ def _lost(name: str) -> str:
     return f"{name} has not been heard of for {LOST_AFTER:.0f} s; {GOES_ON}"
 
 
-def tell_user(why: str) -> None:
+def _tell_user(why: str) -> None:
     """A line on the standard error, whatever holds Python's own."""
     with contextlib.suppress(OSError):
         os.write(2, f"ring-rl: error: {why}\n".encode())
-
-
-def exit_at_once(code: int) -> NoReturn:
-    """Ends without what else is done at the end, which waits for the others."""
-    os._exit(code)
 
 
 def when_aborted(line: str | None) -> None:
@@ -190,7 +186,7 @@ def when_aborted(line: str | None) -> None:
         return
 
     def aborted(number: int) -> None:
-        tell_user(line)
+        _tell_user(line)
         os._exit(1)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)

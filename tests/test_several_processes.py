@@ -174,7 +174,7 @@ def test_what_is_killed_ends_the_other_and_loses_nothing(impatient):
         # The next of them begins there.
         lines = kept // 2
     # One process with all devices ends it.
-    impatient.begin(*words, "--loop.steps", "4000", devices=4)
+    impatient.begin(*words, devices=4)
     impatient.wait_for(lines + 2)
     impatient.processes[0].send_signal(signal.SIGTERM)
     code, _, said = impatient.ended(0)
