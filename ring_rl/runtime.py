@@ -84,7 +84,7 @@ def keep_compilations() -> None:
     if _CACHE in os.environ or getattr(jax.config, _CACHE.lower(), None) is not None:
         return
     try:
-        folder = _user_cache() / "ring_rl" / "compilations" / _processor()
+        folder = user_cache() / "ring_rl" / "compilations" / _processor()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         # There is no home, or nothing may be written there.
@@ -92,7 +92,8 @@ def keep_compilations() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
+    """Where programs of this user keep what they can make again."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     if given:
         return Path(given)

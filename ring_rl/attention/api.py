@@ -17,7 +17,7 @@ from ring_rl.attention.mask import Mask
 from ring_rl.attention.memory_efficient import memory_efficient_attention
 from ring_rl.attention.reference import reference_attention
 from ring_rl.attention.ring import Plan, planned_attention
-from ring_rl.attention.tiles import choose_tiles
+from ring_rl.attention.tiles import Blocks
 
 
 def attention(
@@ -58,8 +58,9 @@ def attention(
       hops: how many times the ring passes keys on; for `ring`, and only for it. All
         R - 1 times if None; `count_hops` says how many of them a mask needs. Too few
         make all results NaN.
-      kernel: what computes a hop of `blockwise` or `ring`, and only of them, see
-        `kernels`; by the kind of device if None.
+      kernel: what computes a hop of `blockwise` or `ring`, and only of them:
+        `blockwise`, `triton` or `hopper`, see `kernels`; if None, the fastest of the
+        kind of device that can do this.
 
     Raises:
       ValueError: an argument that does not fit, named, with what was expected.
@@ -81,9 +82,7 @@ def attention(
         return memory_efficient_attention(
             q, k, v, mask, scale=scale, dropout=dropout, **blocks
         )
-    shared = q.shape[2] // k.shape[2]
-    tiles = choose_tiles(q.shape[1], k.shape[1], shared, block_q, block_k)
-    plan = Plan(scale, tiles, choose_kernel(kernel))
+    plan = Plan(scale, Blocks(block_q, block_k), choose_kernel(kernel, q, dropout))
     if axis_name is not None:
         furthest = jax.lax.axis_size(axis_name) - 1
         plan = plan._replace(

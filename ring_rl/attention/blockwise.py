@@ -29,9 +29,10 @@ from ring_rl.attention.dropout import (
 )
 from ring_rl.attention.mask import Mask, visible
 from ring_rl.attention.tiles import (
+    Blocks,
     Lanes,
-    Tiles,
     choose_lanes,
+    choose_tiles,
     list_visits,
     pad,
     pad_mask,
@@ -114,11 +115,12 @@ class _Problem:
     """
 
     def __init__(
-        self, q, k, v, mask: Mask, dropout, *, scale: float, tiles: Tiles,
+        self, q, k, v, mask: Mask, dropout, *, scale: float, blocks: Blocks,
         keys_first: bool,
     ):  # fmt: skip
         self.dtype = jnp.promote_types(jnp.float32, q.dtype)
         self.scale = scale
+        tiles = choose_tiles(q.shape[1], k.shape[1], q.shape[2] // k.shape[2], *blocks)
         self.lanes = choose_lanes(q.shape[0], k.shape[2], q.shape[2], tiles)
         mask = pad_mask(mask, tiles)
         self.keys_first = keys_first
@@ -271,6 +273,11 @@ def _rounds_alike(queries: int, keys: int) -> bool:
     return queries == keys or not (queries % _ALIGNED or keys % _ALIGNED)
 
 
+def supports(q: Float[Array, "B T N H"], dropout: Dropout | None) -> None:
+    """None: there is nothing it cannot do."""
+    del q, dropout
+
+
 def forward(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B S K H"],
@@ -279,7 +286,7 @@ def forward(
     dropout: Dropout | None = None,
     *,
     scale: float,
-    tiles: Tiles,
+    blocks: Blocks,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"], Float[Array, "B T N"]]:
     """Sum of weighted values, largest score and sum of weights, all at least f32.
 
@@ -287,7 +294,7 @@ def forward(
     has sums 0 and largest score -inf.
     """
     problem = _Problem(
-        q, k, v, mask, dropout, scale=scale, tiles=tiles, keys_first=False
+        q, k, v, mask, dropout, scale=scale, blocks=blocks, keys_first=False
     )
 
     def of_queries(pair: _Pair, masked: bool, partners, carry):
@@ -331,14 +338,14 @@ def backward(
     dropout: Dropout | None = None,
     *,
     scale: float,
-    tiles: Tiles,
+    blocks: Blocks,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
     """Gradients dq, dk, dv, at least f32, in one pass of five products a tile.
 
     Weights are exp(score - shift); what `g` and `delta` then are, see `HopKernel`.
     """
     problem = _Problem(
-        q, k, v, mask, dropout, scale=scale, tiles=tiles, keys_first=True
+        q, k, v, mask, dropout, scale=scale, blocks=blocks, keys_first=True
     )
     product = problem.product
     # A row that sees nothing has scores of -inf only: any finite shift gives p = 0.

@@ -94,8 +94,11 @@ def hash_keys(dropout: Dropout, k_tokens: Int[Array, "B S"]) -> UInt32[Array, "B
 
 
 def pair_factor(
-    rate: float, queries: UInt32[Array, "B N T"], keys: UInt32[Array, "B N S"], dtype
-) -> Float[Array, "B N T S"]:
+    rate: float,
+    queries: UInt32[Array, "*heads T"],
+    keys: UInt32[Array, "*heads S"],
+    dtype,
+) -> Float[Array, "*heads T S"]:
     """`dropout_factor` from hashes of the tokens."""
     # The hash's last step mixes into low bits, which hardly touch a comparison.
     pairs = _mix(queries[..., :, None] ^ keys[..., None, :])

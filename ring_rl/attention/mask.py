@@ -266,16 +266,28 @@ def visible(
     window: int | None,
 ) -> Bool[AnyArray, "B T S"]:
     """The mask itself, for one tile (or, in the oracle, for everything)."""
-    seen = (q_segments[:, :, None] == k_segments[:, None, :]) & (
-        k_segments[:, None, :] >= 0
-    )
+    return sees(
+        q_positions[:, :, None], q_segments[:, :, None],
+        k_positions[:, None, :], k_segments[:, None, :],
+        causal=causal, window=window,
+    )  # fmt: skip
+
+
+def sees(
+    q_positions: Any,
+    q_segments: Any,
+    k_positions: Any,
+    k_segments: Any,
+    *,
+    causal: bool,
+    window: int | None,
+) -> Any:
+    """Whether each query sees the key that broadcasting puts beside it."""
+    seen = (q_segments == k_segments) & (k_segments >= 0)
     if causal:
-        seen &= k_positions[:, None, :] <= q_positions[:, :, None]
+        seen &= k_positions <= q_positions
     if window is not None:
-        seen &= (
-            k_positions[:, None, :]
-            >= earliest_position(q_positions, window)[:, :, None]
-        )
+        seen &= k_positions >= earliest_position(q_positions, window)
     return seen
 
 

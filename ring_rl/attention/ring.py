@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 from ring_rl.attention.dropout import Dropout
 from ring_rl.attention.kernels import KERNELS
 from ring_rl.attention.mask import Mask, TileSummary, classify, summarise
-from ring_rl.attention.tiles import Tiles
+from ring_rl.attention.tiles import Blocks
 
 
 class Plan(NamedTuple):
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
     Attributes:
       scale: of the scores.
-      tiles: advice to the kernel.
+      blocks: tile lengths, advice to the kernel.
       kernel: its name in `KERNELS`.
       axis_name: mesh axis of the sequence; None on one device.
       hops: how often a block travels on; R - 1, or fewer if the mask lets no query see
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     """
 
     scale: float
-    tiles: Tiles
+    blocks: Blocks
     kernel: str
     axis_name: str | None = None
     hops: int = 0
@@ -64,7 +64,7 @@ class _Device:
             self.folded, scale = plan.scale, 1.0
             q = q * plan.scale
         self.q = q
-        self.rules = {"scale": scale, "tiles": plan.tiles}
+        self.rules = {"scale": scale, "blocks": plan.blocks}
         tokens = () if dropout is None else (mask.k_tokens,)
         self.own = (k, v, mask.k_positions, mask.k_segments, *tokens)
         width = min(x.dtype.itemsize for x in self.own)

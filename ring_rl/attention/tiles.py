@@ -27,6 +27,13 @@ _LONGEST_TILE = 1024
 _SHORTEST_PIECE = 128
 
 
+class Blocks(NamedTuple):
+    """Tile lengths that were asked for; None leaves them to the kernel."""
+
+    q: int | None = None
+    k: int | None = None
+
+
 class Tiles(NamedTuple):
     """How many queries and keys a tile has, and into how many pieces each is cut."""
 

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ring_rl.attention import Mask, ring_attention
+from ring_rl.attention.kernels import KERNELS
 from ring_rl.mesh import ROWS, SEQUENCE, TENSOR, ShardingRules
 from ring_rl.nn.cache import Cache
 from ring_rl.nn.chunked import over_tokens
@@ -36,6 +37,8 @@ class TrunkConfig:
       chunk: tokens of one chunk of the feed-forward and of the loss, on one device.
       attention: which implementation trains: `ring`, over any number of devices, or,
         to compare, `reference`, `memory_efficient` or `blockwise` on one.
+      kernel: what computes a hop of `ring` or `blockwise`: `blockwise`, `triton`,
+        `hopper`, or `auto`, the fastest of the kind of device that can do it.
       block: tile length of attention; 0 chooses by device kind.
       dtype: of the computation, `float32`, `bfloat16` or (in x64) `float64`;
         parameters are float32.
@@ -53,6 +56,7 @@ class TrunkConfig:
     feed_forward: int = 0
     chunk: int = 4096
     attention: Literal["ring", "reference", "memory_efficient", "blockwise"] = "ring"
+    kernel: Literal["auto", "blockwise", "triton", "hopper"] = "auto"
     block: int = 0
     dtype: str = "float32"
     remat: Literal["none", "block", "all"] = "block"
@@ -85,6 +89,17 @@ class TrunkConfig:
             raise ValueError(
                 f"trunk: attention must be one of {', '.join(known)}, found "
                 f"{self.attention!r}"
+            )
+        kernels = ("auto", *KERNELS)
+        if self.kernel not in kernels:
+            raise ValueError(
+                f"trunk: kernel must be one of {', '.join(kernels)}, found "
+                f"{self.kernel!r}"
+            )
+        if self.kernel != "auto" and self.attention not in ("ring", "blockwise"):
+            raise ValueError(
+                "trunk: kernel must be auto where attention is neither ring nor "
+                f"blockwise, found {self.kernel!r} and {self.attention!r}"
             )
         if self.remat not in ("none", "block", "all"):
             raise ValueError(
@@ -184,6 +199,7 @@ class Block(nnx.Module):
         return ring_attention(
             q, k, v, mask, mesh=self.rules.mesh, axis_name=SEQUENCE,
             batch_axes=ROWS, head_axis=TENSOR, implementation=self.config.attention,
+            kernel=None if self.config.kernel == "auto" else self.config.kernel,
             block_q=block, block_k=block, dropout_key=key,
             dropout_rate=0.0 if key is None else self.config.dropout,
         )  # fmt: skip

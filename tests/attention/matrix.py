@@ -183,8 +183,8 @@ class _Problem(NamedTuple):
     dropout: float
 
 
-def judge(case: Case) -> Verdict:
-    """Computes a case and compares it with the oracle."""
+def judge(case: Case, kernel: str = "blockwise") -> Verdict:
+    """Computes a case, its hops by this kernel, and compares it with the oracle."""
     # Both lengths meet both values of every factor. The layouts cut 96 evenly for any
     # of these numbers of devices, and 89 is a prime: devices and tiles leave a rest.
     T = 96 if (case.heads == "grouped") == bool(case.dropout) else 89
@@ -196,6 +196,7 @@ def judge(case: Case) -> Verdict:
             devices=case.devices, layout=case.layout,
             laid_out_for=case.devices if case.devices > 1 else 4,
             block_q=TILE_Q, block_k=TILE_K, dropout_rate=case.dropout,
+            kernel=kernel,
         )
         for of_draw in inputs
     )  # fmt: skip

@@ -65,7 +65,8 @@ def layout_order(layout: str, length: int, devices: int) -> np.ndarray:
 @functools.partial(
     jax.jit,
     static_argnames=(
-        "implementation", "mesh", "scale", "block_q", "block_k", "dropout_rate", "hops"
+        "implementation", "mesh", "scale", "block_q", "block_k", "dropout_rate", "hops",
+        "kernel",
     ),
 )  # fmt: skip
 def attend_and_pull_back(

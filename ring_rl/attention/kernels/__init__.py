@@ -2,8 +2,13 @@
 
 A hop is the attention of a device's own queries to one block of keys and values. The
 ring calls a kernel once a hop and merges what it returns; on one device the only block
-is the whole sequence. `blockwise`, in portable XLA, is always there; kernels for one
-kind of device are further files of this package and entries of `KERNELS`.
+is the whole sequence. `blockwise`, in portable XLA, is always there. `triton` and
+`hopper` are fused, for GPUs; what a kernel cannot do falls to the next.
+
+cuDNN's kernel, through `jax.nn.dot_product_attention`, is no hop: its masks are lengths
+and offsets fixed when it is compiled, where a hop's are positions and segments that
+arrive with the keys, and the log-sum-exp it gives back is rounded to the inputs' type,
+so that blocks could not be merged exactly.
 """
 
 from typing import Protocol
@@ -13,8 +18,9 @@ from jaxtyping import Array, Float
 
 from ring_rl.attention import blockwise
 from ring_rl.attention.dropout import Dropout
+from ring_rl.attention.kernels import hopper, triton
 from ring_rl.attention.mask import Mask
-from ring_rl.attention.tiles import Tiles
+from ring_rl.attention.tiles import Blocks
 
 
 class HopKernel(Protocol):
@@ -26,6 +32,11 @@ class HopKernel(Protocol):
     """
 
     @staticmethod
+    def supports(q: Float[Array, "B T N H"], dropout: Dropout | None) -> str | None:
+        """None where the kernel can do this here, or the end of a sentence: why not."""
+        ...
+
+    @staticmethod
     def forward(
         q: Float[Array, "B T N H"],
         k: Float[Array, "B S K H"],
@@ -34,7 +45,7 @@ class HopKernel(Protocol):
         dropout: Dropout | None = None,
         *,
         scale: float,
-        tiles: Tiles,
+        blocks: Blocks,
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"], Float[Array, "B T N"]]:
         """Sums over the block, o of exp(score - m) times value, m, l of exp(score - m).
 
@@ -42,7 +53,7 @@ class HopKernel(Protocol):
         vanishes: a kernel that has the normalised output and the log-sum-exp alone may
         return them as o and m, and l = 1, at the cost of its rounding. A row that sees
         nothing in the block has o and l 0 and m -inf. Dropout is of the weights in o,
-        not of those in l. `tiles` is advice.
+        not of those in l. `blocks` is advice.
         """
         ...
 
@@ -58,7 +69,7 @@ class HopKernel(Protocol):
         dropout: Dropout | None = None,
         *,
         scale: float,
-        tiles: Tiles,
+        blocks: Blocks,
     ) -> tuple[
         Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]
     ]:
@@ -72,22 +83,30 @@ class HopKernel(Protocol):
         ...
 
 
-KERNELS: dict[str, HopKernel] = {"blockwise": blockwise}
+# The fastest first.
+KERNELS: dict[str, HopKernel] = {
+    "hopper": hopper,
+    "triton": triton,
+    "blockwise": blockwise,
+}
 
-# By `jax.default_backend()`; others run `blockwise`.
-_OF_PLATFORM: dict[str, str] = {}
 
-
-def choose_kernel(name: str | None = None) -> str:
-    """The name of the kernel: the given one, or that of the kind of device.
+def choose_kernel(
+    name: str | None, q: Float[Array, "B T N H"], dropout: Dropout | None
+) -> str:
+    """The name of the kernel: the given one, or the fastest for such queries here.
 
     Raises:
-      ValueError: there is no kernel of this name.
+      ValueError: there is no kernel of this name, or it cannot do this.
     """
     if name is None:
-        return _OF_PLATFORM.get(jax.default_backend(), "blockwise")
+        if jax.default_backend() != "gpu":
+            return "blockwise"
+        return next(x for x in KERNELS if KERNELS[x].supports(q, dropout) is None)
     if name not in KERNELS:
         raise ValueError(
             f"attention: kernel must be one of {', '.join(KERNELS)}, found {name!r}"
         )
+    if reason := KERNELS[name].supports(q, dropout):
+        raise ValueError(f"attention: kernel {name!r} {reason}")
     return name
