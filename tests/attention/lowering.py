@@ -5,9 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AbstractDevice, AbstractMesh, PartitionSpec
-
-from ring_rl.mesh import MeshConfig, make_mesh
+from jax.sharding import AbstractDevice, AbstractMesh
 
 
 def lower_for_gpu(function: Callable[..., Any], *shapes: Any) -> str:
@@ -15,18 +13,6 @@ def lower_for_gpu(function: Callable[..., Any], *shapes: Any) -> str:
     traced = jax.jit(function).trace
     with _gpu():
         return traced(*shapes).lower(lowering_platforms=("cuda",)).as_text()
-
-
-def lower_on_a_mesh_for_gpus(function: Callable[..., Any], *shapes: Any) -> str:
-    """The same inside `jax.shard_map`, where types say what differs by device."""
-    tokens = PartitionSpec(None, "sequence")
-    mapped = jax.shard_map(
-        function,
-        mesh=make_mesh(MeshConfig(sequence=2)),
-        in_specs=tokens,
-        out_specs=tokens,
-    )
-    return lower_for_gpu(mapped, *shapes)
 
 
 def _gpu():

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ring_rl.attention import Mask
+from ring_rl.attention import Mask, ring_attention
 from ring_rl.attention.dropout import make_dropout
 from ring_rl.attention.kernels import choose_kernel, hopper, triton, tuning
 from ring_rl.attention.kernels.runs import find_runs
 from ring_rl.attention.tiles import Blocks, Tiles, pad_mask
+from ring_rl.mesh import MeshConfig, make_mesh
 
-from .lowering import lower_for_gpu, lower_on_a_mesh_for_gpus
+from .lowering import lower_for_gpu
 from .matrix import MASKS, judge, pairwise_cover, program
 from .results import compute, draw_inputs, oracle
 from .rounding import assert_close, bfloat16_shares
@@ -28,7 +29,7 @@ QUICK = list(dict.fromkeys(map(program, COVER)))[:8]
 def interpreted(monkeypatch):
     """`jax.shard_map` without checks: JAX's interpreter of kernels fails them.
 
-    On a GPU it is not used; `test_lowers_inside_shard_map` has the checks.
+    On a GPU it is not used; `test_a_ring_and_its_gradients_lower` has the checks.
     """
     unchecked = functools.partial(jax.shard_map, check_vma=False)
     monkeypatch.setattr(jax, "shard_map", unchecked)
@@ -170,12 +171,25 @@ def test_hopper_lowers_for_every_class_of_shapes(dtype, H, shared, rules):
     assert text.count("custom_call @mosaic_gpu_v2") == 3
 
 
-@pytest.mark.parametrize("kernel", [triton, hopper], ids=["triton", "hopper"])
-def test_lowers_inside_shard_map(kernel):
-    shapes = _shapes(jnp.bfloat16, 4, 2, 64, T=256, S=256)
-    run = _hop(kernel, _of_rules("causal"), 0.0)
-    # Row sums come back as they are given, `[B T N]`.
-    lower_on_a_mesh_for_gpus(run, *shapes)
+@pytest.mark.parametrize("kernel", ["triton", "hopper"])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_ring_and_its_gradients_lower(kernel, devices, monkeypatch):
+    """With the checks of types that say what differs by device."""
+    monkeypatch.setattr(hopper, "supports", lambda q, dropout: None)
+    mesh = make_mesh(MeshConfig(sequence=devices))
+
+    def run(q, k, v, g, positions, segments):
+        def attend(q, k, v):
+            mask = Mask.self_attention(positions, segments)
+            return ring_attention(q, k, v, mask, mesh=mesh, kernel=kernel)
+
+        output, pull_back = jax.vjp(attend, q, k, v)
+        return output, pull_back(g)
+
+    q, k, v, g, *_ = _shapes(jnp.bfloat16, 4, 2, 64, T=512, S=512)
+    row = jax.ShapeDtypeStruct((2, 512), jnp.int32)
+    text = lower_for_gpu(run, q, k, v, g, row, row)
+    assert text.count("custom_call @") >= 3
 
 
 def test_a_gpu_takes_the_fastest_kernel_that_can_do_it(monkeypatch):

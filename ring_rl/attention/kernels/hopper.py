@@ -518,7 +518,7 @@ def _run(
     operands = (
         bounds, *arrays, *extras, *q_order, mask.k_segments, mask.k_positions
     )  # fmt: skip
-    types = jax.sharding.ManualAxisType(varying=triton.varying_over(*operands))
+    varying = triton.varying_over(*operands)
     count = len(q_order)
 
     def body(bounds, *refs):
@@ -537,10 +537,7 @@ def _run(
 
     kernel = plgpu.kernel(
         entry,
-        out_type=[
-            jax.ShapeDtypeStruct(shape, jnp.float32, manual_axis_type=types)
-            for shape in shapes
-        ],
+        out_type=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
         grid=(k.shape[2] if of_keys else q.shape[2], bounds.shape[1], q.shape[0]),
         grid_names=("heads", "tiles", "rows"),
         num_threads=launch.groups + 1,
@@ -550,7 +547,11 @@ def _run(
         ),
         kernel_name=program.__name__.strip("_"),
     )
-    return kernel(*operands)
+    # Its results have lost that they differ by device.
+    return [
+        jax.lax.pcast(x, tuple(varying), to="varying") if varying else x
+        for x in kernel(*operands)
+    ]
 
 
 def _padded(arrays, mask: Mask, tiles: Tiles):
