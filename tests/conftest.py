@@ -56,5 +56,5 @@ def pytest_collection_modifyitems(
     for item in items:
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(skip_slow)
-        if "gpu" in item.keywords and jax.default_backend() != "gpu":
+        if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
             item.add_marker(skip_gpu)

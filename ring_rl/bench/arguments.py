@@ -32,6 +32,8 @@ def add_benchmarks(parser: Parser) -> dict[str, Parser]:
         "step": (_step, "one whole training step of an Agentic Transformer"),
         "decode": (_decode, "one acting step's attention against a long cache"),
         "rollout": (_rollout, "acting in environments, and what its parts cost"),
+        "gpu": (_gpu, "what the kernels must reach on a GPU, in one table"),
+        "tune": (_tune, "how a GPU's kernels are best cut, kept on disk"),
         "data": (_data, "reading, writing and batching a dataset"),
         "store": (_store, "memory of working with a dataset larger than it"),
     }
@@ -67,7 +69,8 @@ def _attention(parser: Parser) -> None:
     _number(parser, "--runs", 5, "timed calls of each, after one that is not")
     _against(
         parser,
-        "ringattention, jax-nn, reference, memory_efficient, blockwise, matmul "
+        "ringattention, jax-nn, cudnn, cudnn-causal (whatever the mask), reference, "
+        "memory_efficient, blockwise, tiles (blockwise by portable XLA), matmul "
         "(always there)",
     )
 
@@ -94,11 +97,15 @@ def _memory(parser: Parser) -> None:
 
 def _decode(parser: Parser) -> None:
     parser.epilog = (
-        "sum reads the cached keys and values once, ring runs the whole sequence "
-        "again; cpu x and wall x are decode's share of each."
+        "sum reads the cached keys and values once, copy copies them, ring runs the "
+        "whole sequence again; cpu x and wall x are decode's share of each, of rate "
+        "is decode's bytes per second over theirs."
     )
     _number(parser, "--devices", 1, "devices that hold the cache")
     _number(parser, "--tokens", 8192, "tokens in the cache of each row")
+    parser.add_argument(
+        "--no-ring", dest="ring", action="store_false", help="without ring"
+    )
     _sizes(parser)
     _number(parser, "--runs", 5, "timed calls of each, after one that is not")
 
@@ -114,6 +121,7 @@ def _step(parser: Parser) -> None:
     _number(parser, "--kv-heads", 0, "key and value heads; 0: as many as --heads")
     _number(parser, "--head-dim", 32, "width of a head")
     _word(parser, "--dtype", "float32", "of the computation: float32, bfloat16")
+    _word(parser, "--kernel", "auto", "of attention: blockwise, triton, hopper, auto")
     _number(parser, "--trajectories", 4, "episodes of the chain")
     _number(parser, "--steps", 1000, "environment steps of each")
     _number(parser, "--observation", 24, "width of an observation")
@@ -137,6 +145,46 @@ def _step(parser: Parser) -> None:
         help="what attention and the feed-forward, each run alone, take of an update, "
         "and the utilisation of the fastest matmul's rate by the model's operations",
     )
+
+
+def _gpu(parser: Parser) -> None:
+    parser.epilog = (
+        "bf16, causal, batch 1 unless a line says otherwise. A line is a ratio from "
+        "one run; with --json it holds all records that it was made from. The step is "
+        "of the 350M model of the paper; 512,000 tokens take about two minutes."
+    )
+    parser.add_argument(
+        "--parts",
+        type=_list,
+        action="append",
+        default=[],
+        metavar="PART,...",
+        help="some of errors, attention, segments, decode, step (default: all)",
+    )
+    _number(parser, "--tokens", 32768, "length of the sequence for attention")
+    _number(parser, "--heads", 16, "query heads of attention")
+    _number(parser, "--segment", 1000, "tokens of a segment")
+    _number(parser, "--error-tokens", 2048, "length that is compared with the oracle")
+    _number(parser, "--cached", 131072, "tokens in the cache of each row")
+    _number(parser, "--rows", 32, "that decode together")
+    _number(parser, "--trajectories", 128, "episodes of the training step's chain")
+    _number(parser, "--steps", 1000, "environment steps of each")
+    _number(parser, "--layers", 24, "blocks of the trained transformer")
+    _number(parser, "--runs", 5, "timed calls of each, after one that is not")
+
+
+def _tune(parser: Parser) -> None:
+    parser.epilog = (
+        "Causal, batch 1. What is kept holds for this kind of device, this kernel, "
+        "inputs of as many bits and heads of this width rounded up to a power of two, "
+        "at any length; other classes take what is shipped."
+    )
+    _word(parser, "--kernel", "hopper", "hopper or triton")
+    _number(parser, "--tokens", 32768, "length of the sequence")
+    _number(parser, "--heads", 16, "query heads")
+    _number(parser, "--head-dim", 64, "width of a head")
+    _word(parser, "--dtype", "bfloat16", "of the inputs: float32, bfloat16, float16")
+    _number(parser, "--runs", 3, "timed calls of each candidate")
 
 
 def _rollout(parser: Parser) -> None:
@@ -217,6 +265,13 @@ def _problem(parser: Parser) -> None:
     )  # fmt: skip
     _number(parser, "--block-q", 0, "queries of a tile; 0: by device kind")
     _number(parser, "--block-k", 0, "keys of a tile; 0: by device kind")
+    _word(
+        parser,
+        "--kernel",
+        "auto",
+        "of the hops of ring and blockwise: hopper, triton, blockwise, or auto, the "
+        "fastest that the device has",
+    )
     _word(
         parser,
         "--precision",

@@ -7,19 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from ring_rl.attention import Mask, choose_layout
+from ring_rl.attention.kernels import KERNELS
 from ring_rl.attention.layout import LAYOUTS
 from ring_rl.bench.masks import MaskKind
 from ring_rl.bench.oracle import Inputs
 
 IMPLEMENTATIONS = ("reference", "memory_efficient", "blockwise", "ring")
 # These hold the whole sequence on one device.
-ONE_DEVICE = ("memory_efficient", "blockwise")
+ONE_DEVICE = ("memory_efficient", "blockwise", "tiles", "cudnn", "cudnn-causal")
 PEERS = (
     "ringattention",
     "jax-nn",
     "reference",
     "memory_efficient",
     "blockwise",
+    "tiles",
+    "cudnn",
+    "cudnn-causal",
     "matmul",
 )
 
@@ -43,6 +47,7 @@ class AttentionConfig:
       dropout: rate.
       block_q: queries of a tile; 0 chooses by device kind.
       block_k: keys of a tile; likewise.
+      kernel: of the hops of `ring` and `blockwise`; `auto` chooses by device kind.
       precision: of matmuls, as `jax.default_matmul_precision` takes it.
       runs: timed calls of each, after one that is not timed.
       against: some of `PEERS`.
@@ -62,6 +67,7 @@ class AttentionConfig:
     dropout: float = 0.0
     block_q: int = 0
     block_k: int = 0
+    kernel: str = "auto"
     precision: str = "default"
     runs: int = 5
     against: tuple[str, ...] = ()
@@ -75,6 +81,7 @@ class AttentionConfig:
         check_choice(self, "implementation", IMPLEMENTATIONS)
         check_choice(self, "layout", ("auto", *LAYOUTS))
         check_choice(self, "dtype", ("float32", "bfloat16"))
+        check_choice(self, "kernel", ("auto", *KERNELS))
         check_choice(self, "precision", ("default", "highest"))
         if self.heads % self.key_heads:
             raise ValueError(
@@ -153,7 +160,11 @@ class AttentionConfig:
         """What a record says of the problem."""
         names = "devices tokens batch heads head_dim dtype backward dropout precision"
         found = {name: getattr(self, name) for name in names.split()}
-        return found | {"kv_heads": self.key_heads, "mask": str(self.mask)}
+        return found | {
+            "kv_heads": self.key_heads,
+            "mask": str(self.mask),
+            "kernel": self.kernel,
+        }
 
 
 def check_counts(config: Any, names: tuple[str, ...], *, least: int) -> None:

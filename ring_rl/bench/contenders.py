@@ -1,5 +1,6 @@
 """The implementations of ring_rl as programs to be raced."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ class Contender(NamedTuple):
       specs: how each of the extras lies on the mesh.
       order: natural index of the token in each place, or None for the natural order.
       notes: what its record says besides.
+      same: whether it is the same work, so that its results are the oracle's.
     """
 
     name: str
@@ -41,23 +43,31 @@ class Contender(NamedTuple):
     specs: tuple[PartitionSpec, ...] = ()
     order: np.ndarray | None = None
     notes: dict[str, Any] = {}
+    same: bool = True
 
 
 def make_own(name: str, config: AttentionConfig, mesh: Mesh) -> Contender:
     """An implementation of ring_rl on the problem of a configuration.
 
     A single device's implementation on several devices is left to the compiler.
+    `tiles` is `blockwise` by its portable kernel, whatever the device.
     """
+    if name == "tiles":
+        portable = dataclasses.replace(config, kernel="blockwise")
+        return make_own("blockwise", portable, mesh)._replace(name="tiles")
     if name == "ring":
         return _ring(config, mesh)
-    attend = functools.partial(attention, implementation=name, **_options(config))
+    options = _options(config)
+    if name == "blockwise":
+        options["kernel"] = _kernel(config)
+    attend = functools.partial(attention, implementation=name, **options)
     return _with_mask(config, name, attend)
 
 
 def _ring(config: AttentionConfig, mesh: Mesh) -> Contender:
     layout, R = config.chosen_layout(), config.devices
     order = permutation(layout, config.tokens, R)
-    options = _options(config)
+    options = _options(config) | {"kernel": _kernel(config)}
     mask = config.mask.on_host(1, config.tokens)
     notes: dict[str, Any] = {"layout": layout}
     notes["balance"] = round(balance(mask, layout, R)[1], 4)
@@ -68,6 +78,10 @@ def _ring(config: AttentionConfig, mesh: Mesh) -> Contender:
     attend = functools.partial(ring_attention, mesh=mesh, axis_name=SEQUENCE, **options)
     contender = _with_mask(config, "ring", attend)
     return contender._replace(order=order, notes=contender.notes | notes)
+
+
+def _kernel(config: AttentionConfig) -> str | None:
+    return None if config.kernel == "auto" else config.kernel
 
 
 def _options(config: AttentionConfig) -> dict[str, Any]:

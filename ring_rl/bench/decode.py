@@ -1,10 +1,11 @@
 """`ring-rl bench decode`: one acting step's attention against a long cache.
 
 Beside it stand the least that any decode must do, which is to read the cached keys and
-values once, and what doing without a cache would cost.
+values once, a plain copy of them, and what doing without a cache would cost.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -26,46 +27,49 @@ from ring_rl.mesh import SEQUENCE, MeshConfig, make_mesh
 # The cache lies as `ring_rl.nn.cache` stores it: `[B K S H]`, and `[B S]`.
 _CACHE, _ORDER = PartitionSpec(None, None, SEQUENCE), PartitionSpec(None, SEQUENCE)
 _SAME = PartitionSpec()
+# Of more cached tokens, only the first row is compared with the oracle.
+_ALL_ROWS = 1 << 20
 
 
-def measure(config: AttentionConfig, say: Say) -> Iterator[Record]:
-    """Records of `decode`, of `sum` and of `ring`, with decode's share of the others.
+def measure(
+    config: AttentionConfig, say: Say, *, ring: bool = True
+) -> Iterator[Record]:
+    """Records of `decode`, `sum`, `copy` and `ring`, with decode's share of the others.
 
     `config.tokens` are cached; the step has one new token a row, later than all.
+    `bytes_per_second` are those of the cache that are read, and of a copy written too;
+    `bandwidth_ratio` is decode's rate beside the other's. `ring` may be left out: it
+    computes all rows' whole sequences.
 
     Raises:
       ValueError: there are not so many devices.
     """
     mesh = make_mesh(MeshConfig(sequence=config.devices))
     whole = dataclasses.replace(config, implementation="ring", backward=False)
-    inputs = whole.inputs()
-    query = inputs.q[:, -1:]
-    exact = expected(
-        Inputs(query, inputs.k, inputs.v, query),
-        np.arange(1),
-        lambda rows: np.ones((1, config.tokens), bool),
-        backward=False,
-    )["output"]
+    q, k, v = _draw(config, mesh)
 
     def put(x: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(x, NamedSharding(mesh, spec))
 
-    q = put(query, _SAME)
-    k, v = (put(np.swapaxes(x, 1, 2), _CACHE) for x in (inputs.k, inputs.v))
     places = np.tile(np.arange(config.tokens, dtype=np.int32), (config.batch, 1))
     k_order = tuple(put(x, _ORDER) for x in (places, np.zeros_like(places)))
     here = np.full((config.batch, 1), config.tokens, np.int32)
     q_order = tuple(put(x, _SAME) for x in (here, np.zeros_like(here)))
-    arguments = {"decode": (q, k, v, q_order, k_order), "sum": (k, v)}
+    arguments = {
+        "decode": (q, k, v, q_order, k_order), "sum": (k, v), "copy": (k, v)
+    }  # fmt: skip
     compiled = {}
-    for name, program in (("decode", _decode(mesh)), ("sum", _sum(mesh))):
+    for name, program in (
+        ("decode", _decode(mesh)), ("sum", _sum(mesh)), ("copy", _copy)
+    ):  # fmt: skip
         say(f"compile {name}")
         compiled[name] = jax.jit(program).lower(*arguments[name]).compile()
     temp = {name: temp_bytes(program) for name, program in compiled.items()}
-    say("compile ring")
-    ring = build(make_own("ring", whole, mesh), whole, mesh)
-    compiled["ring"], temp["ring"] = ring.compiled, ring.temp_bytes
-    arguments["ring"] = place(ring.contender, inputs, mesh)
+    if ring:
+        say("compile ring")
+        again = build(make_own("ring", whole, mesh), whole, mesh)
+        compiled["ring"], temp["ring"] = again.compiled, again.temp_bytes
+        arguments["ring"] = place(again.contender, whole.inputs(), mesh)
     calls, errors = {}, {}
     for name, program in compiled.items():
         say(f"warm up {name}")
@@ -73,8 +77,12 @@ def measure(config: AttentionConfig, say: Say) -> Iterator[Record]:
             lambda program=program, name=name: program(*arguments[name])
         )
         if name == "decode":
-            errors[name] = float(np.abs(np.asarray(result, np.float64) - exact).max())
+            say("oracle")
+            errors[name] = _error(result, q, k, v)
+        del result
     times = race(calls, config.runs, say)
+    read = k.nbytes + v.nbytes
+    moved = {"decode": read, "sum": read, "copy": 2 * read}
     for name in compiled:
         record = make_record(
             "decode",
@@ -85,13 +93,50 @@ def measure(config: AttentionConfig, say: Say) -> Iterator[Record]:
             temp_bytes_per_device=temp[name],
             max_abs_error=errors.get(name),
         )
+        if name in moved:
+            record["bytes_per_second"] = moved[name] / record["wall_seconds"]
         if name != "decode":
             for clock in ("cpu", "wall"):
                 share = times["decode"].share(times[name], clock)
                 record[f"{clock}_ratio"] = share
+            if name in moved:
+                # Bytes over time of decode, over those of this.
+                record["bandwidth_ratio"] = read / moved[name] / record["wall_ratio"]
         # A decode makes one token, whatever it has to read for that.
         made = config.tokens if name == "ring" else 1
         yield record | rates({**record, "tokens": made})
+
+
+def _draw(config: AttentionConfig, mesh: Mesh) -> tuple[jax.Array, ...]:
+    """The query `[B 1 N H]` and a cache `[B K S H]`, drawn where they lie."""
+    B, H = config.batch, config.head_dim
+    cache = (B, config.key_heads, config.tokens, H)
+    shapes = ((B, 1, config.heads, H), _SAME), (cache, _CACHE), (cache, _CACHE)
+
+    def draw(key: Any, shape: tuple[int, ...], spec: PartitionSpec) -> jax.Array:
+        normal = functools.partial(jax.random.normal, shape=shape, dtype=config.dtype)
+        return jax.jit(normal, out_shardings=NamedSharding(mesh, spec))(key)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    return tuple(draw(key, *of) for key, of in zip(keys, shapes, strict=True))
+
+
+def _error(result: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array) -> float:
+    """The largest error of some rows, all of them if they are not long."""
+    rows = q.shape[0] if q.shape[0] * k.shape[2] <= _ALL_ROWS else 1
+    query = np.asarray(q[:rows])
+    keys, values = (np.swapaxes(np.asarray(x[:rows]), 1, 2) for x in (k, v))
+    exact = expected(
+        Inputs(query, keys, values, query),
+        np.arange(1),
+        lambda some: np.ones((1, k.shape[2]), bool),
+        backward=False,
+    )["output"]
+    return float(np.abs(np.asarray(result[:rows], np.float64) - exact).max())
+
+
+def _copy(k, v):
+    return jnp.copy(k), jnp.copy(v)
 
 
 def _decode(mesh: Mesh):

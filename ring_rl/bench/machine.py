@@ -55,6 +55,13 @@ def free_bytes(devices: int) -> int | None:
     return limits["bytes_limit"] - limits.get("bytes_in_use", 0)
 
 
+def peak_device_bytes() -> int | None:
+    """The most of a device's memory that was in use at once; None on a CPU."""
+    import jax
+
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
 def peak_resident_bytes() -> int:
     """The most memory that this process has held at once, compilation included."""
     found = memory_bytes("VmHWM")

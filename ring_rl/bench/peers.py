@@ -35,6 +35,8 @@ def make_contender(name: str, config: AttentionConfig, mesh: Mesh) -> Contender:
         return _jax_nn(config, mesh)
     if name in ONE_DEVICE and config.devices > 1:
         raise Unable("works on one device")
+    if name.startswith("cudnn"):
+        return _cudnn(name, config)
     return make_own(name, config, mesh)
 
 
@@ -103,6 +105,32 @@ def _import_ringattention() -> Any:
     finally:
         if missing:
             delattr(jax.lib, "xla_bridge")
+
+
+def _cudnn(name: str, config: AttentionConfig) -> Contender:
+    """The fused kernel of cuDNN, through `jax.nn.dot_product_attention`.
+
+    `cudnn-causal` is its plain causal attention, whatever the mask: what it takes where
+    segments are not looked at.
+    """
+    same = name == "cudnn"
+    if jax.default_backend() != "gpu":
+        raise Unable("needs a GPU")
+    if config.dropout:
+        raise Unable("cannot do dropout through jax.nn")
+    if same and config.mask.name == "segments":
+        raise Unable("cannot do segments but by a mask of all pairs")
+    window = config.mask.window if same else None
+
+    def attend(q, k, v):
+        return jax.nn.dot_product_attention(
+            q, k, v,
+            is_causal=config.mask.causal or not same,
+            local_window_size=None if window is None else (window - 1, 0),
+            implementation="cudnn",
+        )  # fmt: skip
+
+    return Contender(name, attend, same=same)
 
 
 def _jax_nn(config: AttentionConfig, mesh: Mesh) -> Contender:

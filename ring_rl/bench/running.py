@@ -38,6 +38,21 @@ def run(benchmark: str, options: dict[str, Any], say: Say) -> Iterator[Record]:
         config = RolloutConfig(**options)
         machine.prepare(config.devices)
         return measure(config, say)
+    if benchmark == "gpu":
+        from ring_rl.bench import gpu
+
+        given = [x for part in options.pop("parts") for x in part]
+        if given:
+            options["parts"] = tuple(given)
+        config = gpu.GpuConfig(**options)
+        machine.prepare(1)
+        return gpu.measure(config, say)
+    if benchmark == "tune":
+        from ring_rl.bench import tune
+
+        config = tune.TuneConfig(**options)
+        machine.prepare(1)
+        return tune.measure(config, say)
     return _attention(benchmark, options, say)
 
 
@@ -46,6 +61,7 @@ def _attention(benchmark: str, options: dict[str, Any], say: Say) -> Iterator[Re
     from ring_rl.bench.masks import MaskKind
 
     options = dict(options)
+    ring = options.pop("ring", True)
     if "against" in options:
         options["against"] = tuple(x for part in options["against"] for x in part)
     if "mask" in options:
@@ -64,7 +80,7 @@ def _attention(benchmark: str, options: dict[str, Any], say: Say) -> Iterator[Re
     if benchmark == "decode":
         from ring_rl.bench import decode
 
-        return decode.measure(config, say)
+        return decode.measure(config, say, ring=ring)
     from ring_rl.bench import attention
 
     return attention.measure(config, say)

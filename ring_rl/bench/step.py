@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from ring_rl.agents import AgenticTransformer
 from ring_rl.attention import Mask, choose_layout, permutation
 from ring_rl.attention.layout import LAYOUTS, balance
 from ring_rl.bench.config import check_choice, check_counts
-from ring_rl.bench.machine import peak_resident_bytes
+from ring_rl.bench.machine import peak_device_bytes, peak_resident_bytes
 from ring_rl.bench.masks import MaskKind
 from ring_rl.bench.matmul import best_rates, products
 from ring_rl.bench.program import temp_bytes
@@ -32,6 +32,11 @@ from ring_rl.data.chains import ChainConfig, make_chain
 from ring_rl.data.tokens import TokenConfig, pack
 from ring_rl.mesh import MeshConfig, ShardingRules, make_mesh
 from ring_rl.nn.trunk import TrunkConfig
+from ring_rl.plan.context import Context
+from ring_rl.plan.hardware import hardware_of
+from ring_rl.plan.memory import predict
+from ring_rl.plan.models import Model
+from ring_rl.plan.sizes import Sizes
 from ring_rl.train.optimiser import OptimiserConfig, make_optimiser
 from ring_rl.train.step import initial_state, make_step
 from ring_rl.types import Batch, Scaling
@@ -49,6 +54,7 @@ class StepConfig:
       kv_heads: K, a divisor of N; 0 means N.
       head_dim: H; the model's width is N H.
       dtype: of the computation.
+      kernel: of attention; `auto` chooses by device kind.
       trajectories: episodes of the chain.
       steps: environment steps of each.
       observation: O.
@@ -69,6 +75,7 @@ class StepConfig:
     kv_heads: int = 0
     head_dim: int = 32
     dtype: str = "float32"
+    kernel: Literal["auto", "blockwise", "triton", "hopper"] = "auto"
     trajectories: int = 4
     steps: int = 1000
     observation: int = 24
@@ -132,10 +139,25 @@ class StepConfig:
                 heads=self.heads,
                 kv_heads=self.kv_heads,
                 dtype=self.dtype,
+                kernel=self.kernel,
             ),
             chains=ChainConfig(trajectories=self.trajectories),
             tokens=TokenConfig(layout=cast(Any, self.token_layout), fields=_FIELDS),
         )
+
+    def predicted_bytes(self) -> int:
+        """Of a device, as `ring-rl plan` has them."""
+        agent = self.agent()
+        model = Model("", agent.trunk, self.observation, self.action, agent.bins)
+        context = Context(
+            self.trajectories,
+            self.steps,
+            agent.tokens.tokens_per_step,
+            devices=self.devices,
+            layout=self.layout,
+        )
+        platform = "cpu" if jax.default_backend() == "cpu" else "gpu"
+        return predict(Sizes.of(model, context, platform)).total
 
     def values(self) -> dict[str, Any]:
         """What a record says of the problem."""
@@ -187,6 +209,7 @@ def measure(config: StepConfig, say: Say) -> Iterator[Record]:
         balance=round(problem.balance, 4),
         temp_bytes_per_device=temp_bytes(step),
         compile_seconds=round(time.perf_counter() - began, 2),
+        predicted_bytes_per_device=config.predicted_bytes(),
         parameters=sum(x.size for x in jax.tree.leaves(state.parameters)),
         attention_flops=config.attention_flops,
         reference_scores_bytes=config.heads * config.tokens**2 * 4,
@@ -207,7 +230,14 @@ def measure(config: StepConfig, say: Say) -> Iterator[Record]:
         "loss": losses[0],
         "last_loss": losses[-1],
         "resident_bytes": peak_resident_bytes(),
+        "device_bytes": peak_device_bytes(),
     }
+    record["model_flops"] = config.model_flops(record["parameters"])
+    # A device that the planner knows, at its maker's figure.
+    if (hardware := hardware_of(jax.devices()[0].device_kind)) is not None:
+        rate = hardware.flops(config.dtype) * config.devices
+        seconds = record["wall_seconds"]
+        record["data_sheet_utilisation"] = record["model_flops"] / seconds / rate
     record |= rates(record)
     if config.parts:
         record |= _parts(config, problem, times, record["parameters"], say)
@@ -247,7 +277,6 @@ def _parts(
     flops = config.model_flops(parameters)
     return found | {
         "rest_share": 1 - sum(found.values()),
-        "model_flops": flops,
         "model_flops_utilisation": flops / whole / rate,
     }
 

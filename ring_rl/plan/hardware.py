@@ -80,6 +80,15 @@ _KINDS = (
 HARDWARE: dict[str, Hardware] = {kind.name: kind for kind in _KINDS}
 
 
+def hardware_of(device_kind: str) -> Hardware | None:
+    """The kind of a device by JAX's name of it; None for one that is not known."""
+    words = device_kind.lower().split()
+    # SXM modules: cards for PCIe, and parts of a device, are slower.
+    if "nvidia" not in words or {"pcie", "nvl", "mig"} & set(words):
+        return None
+    return next((HARDWARE[name] for name in ("h100", "h200") if name in words), None)
+
+
 def choose_hardware(
     name: str,
     *,

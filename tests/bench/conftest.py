@@ -14,6 +14,7 @@ from ring_rl.cli import main
 def small(monkeypatch):
     monkeypatch.setattr(matmul, "TILES", (16,))
     monkeypatch.setattr(matmul, "_CPU_FLOPS", 1e5)
+    monkeypatch.setattr(matmul, "_ACCELERATOR_FLOPS", 1e5)
     # From here on the command cannot change the number of this process's devices.
     jax.devices()
     # It adds to these, for a process of its own.

@@ -40,19 +40,34 @@ def test_memory_of_a_race_is_that_of_its_own_programs(bench):
 
 
 def test_decode_stands_beside_reading_the_cache_and_beside_no_cache(bench):
-    decode, total, ring = bench(
+    decode, total, copy, ring = bench(
         f"decode {SIZES} --kv-heads 1 --batch 3 --tokens 64 --devices 4 --runs 2"
     )
-    names = [record["implementation"] for record in (decode, total, ring)]
-    assert names == ["decode", "sum", "ring"]
+    names = [record["implementation"] for record in (decode, total, copy, ring)]
+    assert names == ["decode", "sum", "copy", "ring"]
     # One f32 softmax over 64 keys.
     assert 0 < decode["max_abs_error"] < 2e-6
-    for record in (total, ring):
+    for record, times in ((total, 1), (copy, 2)):
+        # Keys and values of 3 rows, 64 places, 1 head of 8, in f32.
+        moved = times * 2 * 3 * 64 * 8 * 4
+        rate = moved / record["wall_seconds"]
+        assert record["bytes_per_second"] == pytest.approx(rate)
+        share = record["bandwidth_ratio"] * times * record["wall_ratio"]
+        assert share == pytest.approx(1)
+    for record in (total, copy, ring):
         assert set(KEYS) <= set(record)
         most = decode["cpu_seconds_max"] / record["cpu_seconds_min"]
         least = decode["cpu_seconds_min"] / record["cpu_seconds_max"]
         assert least <= record["cpu_ratio"] <= most
     assert decode["tokens_per_second"] == pytest.approx(3 / decode["wall_seconds"])
+
+
+def test_a_long_cache_is_measured_without_the_ring(bench, monkeypatch):
+    monkeypatch.setattr("ring_rl.bench.decode._ALL_ROWS", 100)
+    records = bench(f"decode {SIZES} --batch 3 --tokens 64 --no-ring --runs 1")
+    names = [record["implementation"] for record in records]
+    assert names == ["decode", "sum", "copy"]
+    assert 0 < records[0]["max_abs_error"] < 2e-6
 
 
 def test_a_step_trains_and_its_loss_does_not_depend_on_the_devices(bench):
