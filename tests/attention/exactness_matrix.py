@@ -1,6 +1,6 @@
 """Runs every combination of `matrix` and prints how far each is from the f64 oracle.
 
-    python tests/attention/exactness_matrix.py [--devices 1,2] [--kernel triton] [--json F]
+    python tests/attention/exactness_matrix.py [--devices 1,2] [--kernel triton]
 
 Ends with status 1 if anything is out of bounds. Nearly all of the time is compilation.
 """
