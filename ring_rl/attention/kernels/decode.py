@@ -65,15 +65,21 @@ def _program(
 ):  # fmt: skip
     """One split of a row's places against some of the queries of one key head."""
     split, row = pl.program_id(0), pl.program_id(2)
-    tiles = q_ref.shape[2] // rules.launch.queries
-    head, tile = pl.program_id(1) // tiles, pl.program_id(1) % tiles
     rows, length = rules.launch.queries, rules.launch.places
+    tiles = pl.cdiv(q_ref.shape[2], rows)
+    head, tile = pl.program_id(1) // tiles, pl.program_id(1) % tiles
     padded = next_power_of_2(rules.width)
     of_head = pl.ds(0, padded)
     wide = (jnp.arange(padded) < rules.width)[None, :]
     here = pl.ds(tile * rows, rows)
-    q = plgpu.load(q_ref.at[row, head, here, of_head], mask=wide, other=0.0)
-    of_queries = (q_positions[row, here][:, None], q_segments[row, here][:, None])
+    # Rows that only fill up the tile are neither read nor written.
+    there = tile * rows + jnp.arange(rows) < q_ref.shape[2]
+    filled = there[:, None] & wide
+    q = plgpu.load(q_ref.at[row, head, here, of_head], mask=filled, other=0.0)
+    at_position, of_segment = (
+        plgpu.load(x.at[row, here], mask=there, other=-1)[:, None]
+        for x in (q_positions, q_segments)
+    )
     first, end = bounds[row, 0], bounds[row, 1]
     # Tiles of this split.
     each = pl.cdiv(end - first, rules.launch.splits)
@@ -93,7 +99,7 @@ def _program(
         segments = plgpu.load(k_segments.at[row, at], mask=inside, other=-1)
         scores = rules.scale * _product(q, k.T, rules)
         seen = sees(
-            *of_queries, positions[None, :], segments[None, :],
+            at_position, of_segment, positions[None, :], segments[None, :],
             causal=rules.causal, window=rules.window,
         )  # fmt: skip
         scores = jnp.where(seen, scores, -jnp.inf)
@@ -116,9 +122,9 @@ def _program(
             jnp.zeros((rows,), jnp.float32),
         ),
     )
-    plgpu.store(o_ref.at[split, row, head, here, of_head], o, mask=wide)
-    plgpu.store(m_ref.at[split, row, head, here], m)
-    plgpu.store(l_ref.at[split, row, head, here], l)
+    plgpu.store(o_ref.at[split, row, head, here, of_head], o, mask=filled)
+    plgpu.store(m_ref.at[split, row, head, here], m, mask=there)
+    plgpu.store(l_ref.at[split, row, head, here], l, mask=there)
 
 
 def _product(a, b, rules: _Rules):
@@ -149,27 +155,20 @@ def decode_sums(
         scale, mask.causal, mask.window, H, S, launch,
         jax.lax.Precision.HIGHEST if exact else None,
     )  # fmt: skip
-    padding = -M % launch.queries
-    q = jnp.pad(q, ((0, 0), (0, 0), (0, padding), (0, 0)))
-    of_queries = [
-        jnp.pad(
-            jnp.tile(x, (1, shared)), ((0, 0), (0, padding)), constant_values=-1
-        )
-        for x in (mask.q_positions, mask.q_segments)
-    ]  # fmt: skip
+    of_queries = [jnp.tile(x, (1, shared)) for x in (mask.q_positions, mask.q_segments)]
     operands = (
         _bounds(mask, launch.places), q, k, v, *of_queries,
         mask.k_positions, mask.k_segments,
     )  # fmt: skip
     types = jax.sharding.ManualAxisType(varying=varying_over(*operands))
-    rows = (launch.splits, B, K, M + padding)
+    rows = (launch.splits, B, K, M)
     o, m, l = pl.pallas_call(
         functools.partial(_program, rules=rules),
         out_shape=[
             jax.ShapeDtypeStruct(shape, jnp.float32, manual_axis_type=types)
             for shape in ((*rows, H), rows, rows)
         ],
-        grid=(launch.splits, K * (M + padding) // launch.queries, B),
+        grid=(launch.splits, K * pl.cdiv(M, launch.queries), B),
         compiler_params=plgpu.CompilerParams(
             num_warps=launch.warps, num_stages=launch.stages
         ),
@@ -178,8 +177,7 @@ def decode_sums(
     )(*operands)
     largest = m.max(axis=0)
     factor = jnp.exp(m - jnp.where(jnp.isneginf(largest), 0.0, largest)[None])
-    o, l = (factor[..., None] * o).sum(axis=0), (factor * l).sum(axis=0)
-    return o[:, :, :M], largest[:, :, :M], l[:, :, :M]
+    return (factor[..., None] * o).sum(axis=0), largest, (factor * l).sum(axis=0)
 
 
 def _bounds(mask: Mask, length: int):
