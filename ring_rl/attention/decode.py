@@ -28,8 +28,8 @@ def decode_attention(
     """Output for T new tokens, the same on all devices of `axis_name`, in q's type.
 
     `k`, `v` and the keys of `mask` are this device's part of the cache, in whatever
-    order it was written. T is small: but on a GPU, scores `[B N T S]` of the part are
-    held at once, in at least f32. A token that sees nothing has output 0.
+    order it was written. T is small: scores `[B N T S]` of the part are held at once,
+    in at least f32, but in a fused kernel. A token that sees nothing has output 0.
 
     Keys and values are read where they lie, once, if their memory is in the order
     `[B K S H]` (a cache stored so is handed over with `jnp.swapaxes(k, 1, 2)`): the

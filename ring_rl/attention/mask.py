@@ -266,10 +266,11 @@ def visible(
     window: int | None,
 ) -> Bool[AnyArray, "B T S"]:
     """The mask itself, for one tile (or, in the oracle, for everything)."""
+    earliest = None if window is None else earliest_position(q_positions, window)
     return sees(
         q_positions[:, :, None], q_segments[:, :, None],
         k_positions[:, None, :], k_segments[:, None, :],
-        causal=causal, window=window,
+        causal=causal, earliest=None if earliest is None else earliest[:, :, None],
     )  # fmt: skip
 
 
@@ -280,14 +281,17 @@ def sees(
     k_segments: Any,
     *,
     causal: bool,
-    window: int | None,
+    earliest: Any,
 ) -> Any:
-    """Whether each query sees the key that broadcasting puts beside it."""
+    """Whether each query sees the key that broadcasting puts beside it.
+
+    `earliest` is each query's `earliest_position`, or None where there is no window.
+    """
     seen = (q_segments == k_segments) & (k_segments >= 0)
     if causal:
         seen &= k_positions <= q_positions
-    if window is not None:
-        seen &= k_positions >= earliest_position(q_positions, window)
+    if earliest is not None:
+        seen &= k_positions >= earliest
     return seen
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 from ring_rl.bench import attention, decode, step
-from ring_rl.bench.config import AttentionConfig, check_choice, check_counts
+from ring_rl.bench.config import AttentionConfig, check_counts
 from ring_rl.bench.masks import MaskKind
 from ring_rl.bench.records import Record, Say, make_record
 
@@ -58,12 +58,10 @@ class GpuConfig:
         )
         check_counts(self, (*counts.split(), "runs"), least=1)
         for part in self.parts:
-            check_choice(_Part(part), "part", PARTS)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    part: str
+            if part not in PARTS:
+                raise ValueError(
+                    f"bench: parts must be some of {', '.join(PARTS)}, found {part!r}"
+                )
 
 
 def measure(config: GpuConfig, say: Say) -> Iterator[Record]:

@@ -56,7 +56,10 @@ def free_bytes(devices: int) -> int | None:
 
 
 def peak_device_bytes() -> int | None:
-    """The most of a device's memory that was in use at once; None on a CPU."""
+    """The most of a device's memory that was in use at once since the process began.
+
+    None on a CPU.
+    """
     import jax
 
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

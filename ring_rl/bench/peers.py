@@ -118,6 +118,8 @@ def _cudnn(name: str, config: AttentionConfig) -> Contender:
         raise Unable("needs a GPU")
     if config.dropout:
         raise Unable("cannot do dropout through jax.nn")
+    if config.dtype != "bfloat16":
+        raise Unable("takes bfloat16")
     if same and config.mask.name == "segments":
         raise Unable("cannot do segments but by a mask of all pairs")
     window = config.mask.window if same else None

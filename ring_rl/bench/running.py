@@ -41,9 +41,9 @@ def run(benchmark: str, options: dict[str, Any], say: Say) -> Iterator[Record]:
     if benchmark == "gpu":
         from ring_rl.bench import gpu
 
-        given = [x for part in options.pop("parts") for x in part]
-        if given:
-            options["parts"] = tuple(given)
+        options = dict(options)
+        parts = tuple(x for part in options["parts"] for x in part)
+        options["parts"] = parts or gpu.PARTS
         config = gpu.GpuConfig(**options)
         machine.prepare(1)
         return gpu.measure(config, say)

@@ -76,6 +76,7 @@ def race(
 ) -> dict[str, Times]:
     """Times all programs in turn, `runs` times: A B C A B C, and not A A B B C C."""
     times = {name: Times([], []) for name in calls}
+    queues = _queues()
     for run in range(runs):
         say(f"run {run + 1} of {runs}")
         for name, call in calls.items():
@@ -83,7 +84,7 @@ def race(
             result = None
             for _ in range(call.times):
                 result = call.run()
-                if not _queues():
+                if not queues:
                     jax.block_until_ready(result)
             jax.block_until_ready(result)
             times[name].wall.append((time.perf_counter() - wall) / call.times)

@@ -79,8 +79,9 @@ def measure(config: TuneConfig, say: Say) -> Iterator[Record]:
             fastest["kept"] = True
             launch = Launch(*(fastest[field] for field in Launch._fields))
             best = best._replace(**{name: launch})
+            # Pass by pass: what was found is not lost if the next is ended.
+            say(f"kept in {tuning.keep_launches(shapes, best)}")
         yield from records
-    say(f"kept in {tuning.keep_launches(shapes, best)}")
 
 
 def _time_pass(

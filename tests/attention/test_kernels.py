@@ -202,7 +202,6 @@ def test_a_gpu_takes_the_fastest_kernel_that_can_do_it(monkeypatch):
     dropout = make_dropout(0.1, jax.random.key(0), 1, 1)
     half = queries(jnp.bfloat16, 64)
     assert choose_kernel(None, half, None) == "blockwise"
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Gpu()])
     assert choose_kernel(None, half, None) == "hopper"
     assert choose_kernel(None, half, dropout) == "triton"
@@ -214,6 +213,10 @@ def test_a_gpu_takes_the_fastest_kernel_that_can_do_it(monkeypatch):
         choose_kernel("hopper", queries(jnp.bfloat16, 96), None)
     Gpu.compute_capability = "8.0"
     assert choose_kernel(None, half, None) == "triton"
+    # Of an older one, and of another maker's.
+    for capability in ("7.5", "gfx942"):
+        Gpu.compute_capability = capability
+        assert choose_kernel(None, half, None) == "blockwise"
     with pytest.raises(ValueError, match="compute capability 9.0, found NVIDIA"):
         choose_kernel("hopper", half, None)
 
@@ -228,7 +231,7 @@ def launches(tmp_path, monkeypatch):
 def test_measured_launches_are_kept_and_taken(launches):
     q = jnp.zeros((1, 4096, 2, 48), jnp.bfloat16)
     shipped = tuning.choose_launches("triton", q)
-    measured = tuning.Launches(*[tuning.Launch(32, 16, 3, 8)] * 3)
+    measured = tuning.Launches(*[tuning.Launch(32, 64, 3, 8)] * 3)
     assert tuning.keep_launches(tuning.shape_class("triton", q), measured) == launches
     assert tuning.choose_launches("triton", q) == measured != shipped
     # Another class, and then one more in the file.
@@ -241,14 +244,19 @@ def test_measured_launches_are_kept_and_taken(launches):
     assert list(launches.parent.iterdir()) == [launches]
 
 
+def _kept(launches, name="triton, 16 bits, width 64"):
+    return json.dumps({"cpu": {name: launches}})
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "3", '{"cpu": 1}', '{"cpu": {"triton": [[64, 64, 2, 4]]}}',
-        json.dumps({"cpu": {"triton": [[64, 63, 2, 4]] * 3}}),
-        json.dumps({"cpu": {"triton": [[64, 64, 2, 0]] * 3}}),
-        json.dumps({"cpu": {"triton": [[64, 64, 2, True]] * 3}}),
-        json.dumps({"cpu": {"triton": [[1 << 20, 64, 2, 4]] * 3}}),
+        "", "[]", "3", '{"cpu": 1}', _kept([[64, 64, 2, 4]]), _kept(7),
+        _kept([[64, 64, 2, 4]] * 3, name="triton"),
+        _kept([[64, 64.0, 2, 4]] * 3), _kept([[64, 64, 2, True]] * 3),
+        _kept([[64, 63, 2, 4]] * 3), _kept([[1 << 20, 64, 2, 4]] * 3),
+        # Its forward is two warpgroups that take turns.
+        _kept([[64, 64, 2, 3]] * 3, name="hopper, 16 bits, width 64"),
     ],
 )  # fmt: skip
 def test_a_file_of_something_else_is_refused_and_left(launches, text):
@@ -264,6 +272,16 @@ def test_a_file_of_something_else_is_refused_and_left(launches, text):
         with pytest.raises(ValueError, match=r"launches\.json: expected .* remove"):
             use()
     assert launches.read_text() == text
+
+
+def test_without_a_home_launches_are_those_shipped(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    q = jnp.zeros((1, 64, 2, 64), jnp.bfloat16)
+    shipped = tuning.choose_launches("triton", q)
+    monkeypatch.setattr(tuning, "user_cache", fail)
+    assert tuning.choose_launches("triton", q) == shipped
 
 
 @pytest.mark.gpu

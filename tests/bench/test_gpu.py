@@ -5,6 +5,7 @@ import functools
 import jax
 import pytest
 
+from ring_rl.attention import kernels
 from ring_rl.attention.kernels import tuning
 from ring_rl.bench import attention, gpu, tune
 from ring_rl.bench.gpu import GpuConfig
@@ -33,6 +34,7 @@ def test_an_unknown_part_is_refused(capsys):
 def as_on_a_gpu(monkeypatch):
     """The command's own code; kernels are run by JAX, and cuDNN is what it is not."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(kernels, "compute_capability", lambda: 8.0)
     unchecked = functools.partial(jax.shard_map, check_vma=False)
     monkeypatch.setattr(jax, "shard_map", unchecked)
     make = attention.make_contender

@@ -13,12 +13,12 @@ so that blocks could not be merged exactly.
 
 from typing import Protocol
 
-import jax
 from jaxtyping import Array, Float
 
 from ring_rl.attention import blockwise
 from ring_rl.attention.dropout import Dropout
 from ring_rl.attention.kernels import hopper, triton
+from ring_rl.attention.kernels.tuning import LEAST_CAPABILITY, compute_capability
 from ring_rl.attention.mask import Mask
 from ring_rl.attention.tiles import Blocks
 
@@ -100,7 +100,7 @@ def choose_kernel(
       ValueError: there is no kernel of this name, or it cannot do this.
     """
     if name is None:
-        if jax.default_backend() != "gpu":
+        if compute_capability() < LEAST_CAPABILITY:
             return "blockwise"
         return next(x for x in KERNELS if KERNELS[x].supports(q, dropout) is None)
     if name not in KERNELS:

@@ -19,11 +19,12 @@ from jaxtyping import Array, Float
 
 from ring_rl.attention.kernels.triton import varying_over
 from ring_rl.attention.kernels.tuning import (
+    LEAST_CAPABILITY,
     DecodeLaunch,
     choose_decode_launch,
-    next_power_of_2,
+    compute_capability,
 )
-from ring_rl.attention.mask import Mask, sees, visible
+from ring_rl.attention.mask import Mask, earliest_position, sees, visible
 
 
 class _Rules(NamedTuple):
@@ -51,9 +52,13 @@ class _Rules(NamedTuple):
 def supports(
     q: Float[Array, "B T N H"], k: Float[Array, "B S K H"], v: Float[Array, "B S K H"]
 ) -> bool:
-    """Whether there is a kernel for a cache of such numbers."""
+    """Whether there is a kernel for a cache of such numbers.
+
+    It is asked where a GPU's program is made on another machine, too.
+    """
     return (
-        q.dtype == k.dtype == v.dtype
+        not 0 < compute_capability() < LEAST_CAPABILITY
+        and q.dtype == k.dtype == v.dtype
         and q.dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
         and q.shape[3] <= 128
     )
@@ -68,7 +73,7 @@ def _program(
     rows, length = rules.launch.queries, rules.launch.places
     tiles = pl.cdiv(q_ref.shape[2], rows)
     head, tile = pl.program_id(1) // tiles, pl.program_id(1) % tiles
-    padded = next_power_of_2(rules.width)
+    padded = pl.next_power_of_2(rules.width)
     of_head = pl.ds(0, padded)
     wide = (jnp.arange(padded) < rules.width)[None, :]
     here = pl.ds(tile * rows, rows)
@@ -80,6 +85,8 @@ def _program(
         plgpu.load(x.at[row, here], mask=there, other=-1)[:, None]
         for x in (q_positions, q_segments)
     )
+    window = rules.window
+    earliest = None if window is None else earliest_position(at_position, window)
     first, end = bounds[row, 0], bounds[row, 1]
     # Tiles of this split.
     each = pl.cdiv(end - first, rules.launch.splits)
@@ -100,7 +107,7 @@ def _program(
         scores = rules.scale * _product(q, k.T, rules)
         seen = sees(
             at_position, of_segment, positions[None, :], segments[None, :],
-            causal=rules.causal, window=rules.window,
+            causal=rules.causal, earliest=earliest,
         )  # fmt: skip
         scores = jnp.where(seen, scores, -jnp.inf)
         m_new = jnp.maximum(m, scores.max(axis=1))

@@ -9,7 +9,6 @@ which does what this cannot: 32-bit inputs, dropout, other widths.
 Source: Shah et al. 2024, FlashAttention-3 (arXiv 2407.08608), sections 3.1 and 3.2.
 """
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -21,9 +20,9 @@ from jaxtyping import Array, Float
 
 from ring_rl.attention.dropout import Dropout
 from ring_rl.attention.kernels import triton
-from ring_rl.attention.kernels.runs import find_runs
-from ring_rl.attention.kernels.tuning import Launch, choose_launches
-from ring_rl.attention.mask import Mask, earliest_position
+from ring_rl.attention.kernels.runs import find_runs, walk
+from ring_rl.attention.kernels.tuning import Launch, choose_launches, compute_capability
+from ring_rl.attention.mask import Mask, earliest_position, sees
 from ring_rl.attention.tiles import Blocks, Tiles, pad, pad_mask
 
 # Its types are not for checkers.
@@ -40,10 +39,10 @@ _NO_INDEX = ((),) if jax.__version_info__ < (0, 11) else ()
 
 def supports(q: Float[Array, "B T N H"], dropout: Dropout | None) -> str | None:
     """None, or what such queries, or this machine, lack."""
-    device = jax.devices()[0]
     # Its instructions for products are of this kind of GPU alone.
-    if getattr(device, "compute_capability", None) != "9.0":
-        return f"needs a GPU of compute capability 9.0, found {device.device_kind}"
+    if compute_capability() != 9.0:
+        found = jax.devices()[0].device_kind
+        return f"needs a GPU of compute capability 9.0, found {found}"
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         return f"takes bfloat16 and float16, found {q.dtype}"
     if q.shape[3] not in _WIDTHS:
@@ -59,7 +58,6 @@ class _Rules(NamedTuple):
     Attributes:
       scale: of the scores.
       causal: of the mask.
-      windowed: whether the mask has a window.
       shared: G, query heads that share a key head.
       width: H.
       launch: tiles, warpgroups and stages.
@@ -68,7 +66,6 @@ class _Rules(NamedTuple):
 
     scale: float
     causal: bool
-    windowed: bool
     shared: int
     width: int
     launch: Launch
@@ -126,17 +123,6 @@ def _run_of(bounds, row, tile):
     return [bounds[row, tile, i] + jnp.int32(0) for i in range(4)]
 
 
-def _walk(bounds, visit, carry):
-    """Through a run: `carry = visit(tile, carry, masked=...)`."""
-    first, full_first, full_end, end = bounds
-    masked = functools.partial(visit, masked=True)
-    carry = jax.lax.fori_loop(first, full_first, masked, carry)
-    carry = jax.lax.fori_loop(
-        full_first, full_end, functools.partial(visit, masked=False), carry
-    )
-    return jax.lax.fori_loop(full_end, end, masked, carry)
-
-
 def _hide(scores, rows, columns, shape, rules: _Rules, *, keys_first: bool):
     """-inf where the mask hides a key; `rows` and `columns` are `_Order`s of tiles."""
     rows, columns = (
@@ -144,11 +130,10 @@ def _hide(scores, rows, columns, shape, rules: _Rules, *, keys_first: bool):
         for axis, order in enumerate((rows, columns))
     )
     q, k = (columns, rows) if keys_first else (rows, columns)
-    seen = (q.segments == k.segments) & (k.segments >= 0)
-    if rules.causal:
-        seen &= k.positions <= q.positions
-    if rules.windowed:
-        seen &= k.positions >= q.earliest
+    seen = sees(
+        q.positions, q.segments, k.positions, k.segments,
+        causal=rules.causal, earliest=q.earliest,
+    )  # fmt: skip
     return jnp.where(seen, scores, -jnp.inf)
 
 
@@ -163,6 +148,34 @@ def _tile_of(order: _Order, row, start, length: int, layout_axis: int) -> _Order
 
 def _slot(step, rules: _Rules):
     return jax.lax.rem(step, jnp.array(rules.launch.stages, step.dtype))
+
+
+class _Stream(NamedTuple):
+    """What is copied together: pairs of a tile and slots of shared memory for it."""
+
+    copies: list[tuple[Any, Any]]
+    ready: Any
+    free: Any
+
+
+def _bring(steps, streams, rules: _Rules, before: Any = None):
+    """The copying warpgroup: tiles into shared memory, as soon as their slot is free.
+
+    `streams(index)` are copied in each of the steps, which come after others.
+    """
+
+    @pl.loop(jnp.int32(0), steps)
+    def _(index):
+        step = index if before is None else before + index
+        slot = _slot(step, rules)
+        for copies, ready, free in streams(index):
+
+            @pl.when(step >= rules.launch.stages)
+            def _(free=free):
+                plgpu.barrier_wait(free.at[slot])
+
+            for tile, slots in copies:
+                plgpu.copy_gmem_to_smem(tile, slots.at[slot], ready.at[slot])
 
 
 def _forward_program(
@@ -237,7 +250,7 @@ def _forward_program(
             return o, m_new, l
 
         beside = plgpu.Layout.WGMMA.reduce(1)
-        o, m, l = _walk(
+        o, m, l = walk(
             run,
             visit,
             (
@@ -260,19 +273,12 @@ def _forward_program(
     def _():
         plgpu.set_max_registers(_COPY_REGISTERS, action="decrease")
 
-        @pl.loop(jnp.int32(0), steps)
-        def _(step):
-            slot = _slot(step, rules)
+        def of_keys(step):
             here = (row, pl.ds((run[0] + step) * bk, bk), key_head)
-            for ref, smem, ready, free in (
-                (k_ref, k_smem, k_ready, k_free), (v_ref, v_smem, v_ready, v_free),
-            ):  # fmt: skip
+            keys = _Stream([(k_ref.at[here], k_smem)], k_ready, k_free)
+            return keys, _Stream([(v_ref.at[here], v_smem)], v_ready, v_free)
 
-                @pl.when(step >= rules.launch.stages)
-                def _(free=free):
-                    plgpu.barrier_wait(free.at[slot])
-
-                plgpu.copy_gmem_to_smem(ref.at[here], smem.at[slot], ready.at[slot])
+        _bring(steps, of_keys, rules)
 
 
 def _forward_scratch(rules: _Rules):
@@ -340,26 +346,19 @@ def _queries_program(
             plgpu.barrier_arrive(k_free.at[slot])
             return dq
 
-        dq = _walk(run, visit, _zeros(bq, rules.width))
+        dq = walk(run, visit, _zeros(bq, rules.width))
         dq_ref.at[row, here, head][...] = dq * rules.scale
 
     @pl.when(group == groups)
     def _():
         plgpu.set_max_registers(_COPY_REGISTERS, action="decrease")
 
-        @pl.loop(jnp.int32(0), run[3] - run[0])
-        def _(step):
-            slot = _slot(step, rules)
+        def of_keys(step):
             here = (row, pl.ds((run[0] + step) * bk, bk), key_head)
-            for ref, smem, ready, free in (
-                (k_ref, k_smem, k_ready, k_free), (v_ref, v_smem, v_ready, v_free),
-            ):  # fmt: skip
+            keys = _Stream([(k_ref.at[here], k_smem)], k_ready, k_free)
+            return keys, _Stream([(v_ref.at[here], v_smem)], v_ready, v_free)
 
-                @pl.when(step >= rules.launch.stages)
-                def _(free=free):
-                    plgpu.barrier_wait(free.at[slot])
-
-                plgpu.copy_gmem_to_smem(ref.at[here], smem.at[slot], ready.at[slot])
+        _bring(run[3] - run[0], of_keys, rules)
 
 
 def _queries_scratch(rules: _Rules):
@@ -435,7 +434,7 @@ def _keys_program(
                 plgpu.barrier_arrive(q_free.at[slot])
                 return dk, dv
 
-            return _walk(run, visit, carry)
+            return walk(run, visit, carry)
 
         carry = _zeros(bk, rules.width), _zeros(bk, rules.width)
         if rules.shared == 1:
@@ -452,28 +451,28 @@ def _keys_program(
         def of_head(shared):
             q_head = head * rules.shared + shared
 
-            @pl.loop(jnp.int32(0), steps)
-            def _(index):
-                step = shared * steps + index
-                slot = _slot(step, rules)
+            def of_queries(index):
                 here = pl.ds((run[0] + index) * bq, bq)
-                for heads, smem, numbers, numbers_smem, ready, free in (
-                    (q_ref, q_smem, shift_ref, shift_smem, q_ready, q_free),
-                    (g_ref, g_smem, delta_ref, delta_smem, g_ready, g_free),
-                ):
+                return (
+                    _Stream(
+                        [
+                            (q_ref.at[row, here, q_head], q_smem),
+                            (shift_ref.at[row, q_head, here], shift_smem),
+                        ],
+                        q_ready,
+                        q_free,
+                    ),
+                    _Stream(
+                        [
+                            (g_ref.at[row, here, q_head], g_smem),
+                            (delta_ref.at[row, q_head, here], delta_smem),
+                        ],
+                        g_ready,
+                        g_free,
+                    ),
+                )
 
-                    @pl.when(step >= rules.launch.stages)
-                    def _(free=free):
-                        plgpu.barrier_wait(free.at[slot])
-
-                    plgpu.copy_gmem_to_smem(
-                        heads.at[row, here, q_head], smem.at[slot], ready.at[slot]
-                    )
-                    plgpu.copy_gmem_to_smem(
-                        numbers.at[row, q_head, here],
-                        numbers_smem.at[slot],
-                        ready.at[slot],
-                    )
+            _bring(steps, of_queries, rules, before=shared * steps)
 
         if rules.shared == 1:
             of_head(jnp.int32(0))
@@ -506,7 +505,6 @@ def _run(
     rules = _Rules(
         scale,
         mask.causal,
-        mask.window is not None,
         q.shape[2] // k.shape[2],
         q.shape[3],
         launch,

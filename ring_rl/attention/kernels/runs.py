@@ -7,7 +7,9 @@ tiles that need no mask arithmetic inside it. Of any other order the result is t
 empty tiles within the run cost time, and are masked.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,3 +61,14 @@ def _bounds(
     after = index >= full_first[..., None]
     full_end = jnp.minimum(least(after & ~full, count), end)
     return jnp.stack([first, full_first, full_end, end], axis=-1).astype(jnp.int32)
+
+
+def walk(run: Sequence[Any], visit: Callable[..., Any], carry: Any) -> Any:
+    """Through a run, in a kernel: `carry = visit(tile, carry, masked=...)`."""
+    first, full_first, full_end, end = run
+    masked = functools.partial(visit, masked=True)
+    carry = jax.lax.fori_loop(first, full_first, masked, carry)
+    carry = jax.lax.fori_loop(
+        full_first, full_end, functools.partial(visit, masked=False), carry
+    )
+    return jax.lax.fori_loop(full_end, end, masked, carry)

@@ -23,13 +23,13 @@ from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
 
 from ring_rl.attention.dropout import Dropout, hash_keys, hash_queries, pair_factor
-from ring_rl.attention.kernels.runs import find_runs
+from ring_rl.attention.kernels.runs import find_runs, walk
 from ring_rl.attention.kernels.tuning import (
     Launch,
     choose_launches,
     cut_for_triton,
 )
-from ring_rl.attention.mask import Mask, sees
+from ring_rl.attention.mask import Mask, earliest_position, sees
 from ring_rl.attention.tiles import Blocks, Tiles, pad_mask
 
 _LOG2_E = math.log2(math.e)
@@ -127,9 +127,11 @@ def _numbers(ref, row, start, length: int, head, limit: int):
 def _seen(queries: _Side, keys: _Side, row, q_start, k_start, rules: _Rules):
     """`[queries, keys]`; the arrays of the mask are padded, no read is behind them."""
     q, k = rules.launch.q, rules.launch.k
-    of_q = (x[row, pl.ds(q_start, q)][:, None] for x in queries[:2])
+    positions, segments = (x[row, pl.ds(q_start, q)][:, None] for x in queries[:2])
     of_k = (x[row, pl.ds(k_start, k)][None, :] for x in keys[:2])
-    return sees(*of_q, *of_k, causal=rules.causal, window=rules.window)
+    window = rules.window
+    earliest = None if window is None else earliest_position(positions, window)
+    return sees(positions, segments, *of_k, causal=rules.causal, earliest=earliest)
 
 
 def _factor(queries: _Side, keys: _Side, row, head, q_start, k_start, rules: _Rules):
@@ -139,15 +141,8 @@ def _factor(queries: _Side, keys: _Side, row, head, q_start, k_start, rules: _Ru
     return pair_factor(rules.rate, q_hashes, k_hashes, jnp.float32)
 
 
-def _walk(bounds, row, tile, visit, carry):
-    """Through the run of a tile: `carry = visit(other, carry, masked=...)`."""
-    first, full_first, full_end, end = (bounds[row, tile, i] for i in range(4))
-    masked = functools.partial(visit, masked=True)
-    carry = jax.lax.fori_loop(first, full_first, masked, carry)
-    carry = jax.lax.fori_loop(
-        full_first, full_end, functools.partial(visit, masked=False), carry
-    )
-    return jax.lax.fori_loop(full_end, end, masked, carry)
+def _run_of(bounds, row, tile):
+    return [bounds[row, tile, i] for i in range(4)]
 
 
 def _forward_program(
@@ -186,7 +181,7 @@ def _forward_program(
     o = jnp.zeros((bq, pl.next_power_of_2(rules.width)), jnp.float32)
     m = jnp.full((bq,), -jnp.inf, jnp.float32)
     l = jnp.zeros((bq,), jnp.float32)
-    o, m, l = _walk(bounds, row, tile, visit, (o, m, l))
+    o, m, l = walk(_run_of(bounds, row, tile), visit, (o, m, l))
     _put(o_ref, row, start, bq, head, rules.queries, rules, o)
     inside = start + jnp.arange(bq) < rules.queries
     plgpu.store(m_ref.at[row, head, pl.ds(start, bq)], m / rules.unit, mask=inside)
@@ -227,7 +222,7 @@ def _queries_program(
         return dq + rules.product(ds.astype(k.dtype), k)
 
     dq = jnp.zeros((bq, pl.next_power_of_2(rules.width)), jnp.float32)
-    dq = _walk(bounds, row, tile, visit, dq)
+    dq = walk(_run_of(bounds, row, tile), visit, dq)
     _put(dq_ref, row, start, bq, head, rules.queries, rules, dq * rules.scale)
 
 
@@ -274,7 +269,7 @@ def _keys_program(
             ds = p * (dp - delta[None, :])
             return dk + rules.product(ds.astype(q.dtype), q), dv
 
-        return _walk(bounds, row, tile, visit, carry)
+        return walk(_run_of(bounds, row, tile), visit, carry)
 
     zeros = jnp.zeros((bk, pl.next_power_of_2(rules.width)), jnp.float32)
     if rules.shared == 1:
@@ -369,7 +364,7 @@ def _prepare(q, k, v, mask: Mask, dropout, scale, launches, interpret) -> _Call:
     return _Call((q, k, v), mask, (*sides[0], *sides[1]), rules, interpret)
 
 
-def by_platform(function):
+def _by_platform(function):
     """The function with its keyword `interpret`: True but on a GPU."""
 
     def run(*arguments):
@@ -415,7 +410,7 @@ def forward(
         o, m, l = call.run(_forward_program, launch, (), shapes)
         return o, m.mT, l.mT
 
-    return by_platform(run)(q, k, v, mask, dropout)
+    return _by_platform(run)(q, k, v, mask, dropout)
 
 
 def backward(
@@ -447,4 +442,4 @@ def backward(
         )
         return dq, dk, dv
 
-    return by_platform(run)(q, k, v, g, shift, delta, mask, dropout)
+    return _by_platform(run)(q, k, v, g, shift, delta, mask, dropout)

@@ -15,10 +15,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from ring_rl.attention.tiles import Blocks
 from ring_rl.runtime import user_cache
+
+# Of GPUs for which kernels are compiled.
+LEAST_CAPABILITY = 8.0
+
+
+def compute_capability() -> float:
+    """Of this process's NVIDIA GPUs; 0 where the devices are others."""
+    try:
+        # Other makers' have words for it.
+        return float(getattr(jax.devices()[0], "compute_capability", 0))
+    except ValueError:
+        return 0.0
 
 
 class Launch(NamedTuple):
@@ -66,7 +79,7 @@ class ShapeClass(NamedTuple):
 
 def shape_class(kernel: str, q: Float[Array, "B T N H"]) -> ShapeClass:
     """The class of such queries."""
-    width = max(32, next_power_of_2(q.shape[3]))
+    width = max(32, pl.next_power_of_2(q.shape[3]))
     return ShapeClass(kernel, q.dtype.itemsize * 8, width)
 
 
@@ -136,8 +149,13 @@ def choose_launches(kernel: str, q: Float[Array, "B T N H"]) -> Launches:
     shapes = shape_class(kernel, q)
     if shapes in _TRIED:
         return _TRIED[shapes]
+    try:
+        measured = _measured(tuning_file())
+    except (OSError, RuntimeError):
+        # There is no home, or nothing may be read there.
+        measured = {}
     kind = jax.devices()[0].device_kind
-    return _measured(tuning_file()).get((kind, str(shapes)), _SHIPPED[shapes])
+    return measured.get((kind, str(shapes)), _SHIPPED[shapes])
 
 
 def cut_for_triton(
@@ -152,7 +170,9 @@ def cut_for_triton(
     """
 
     def cut(asked: int | None, chosen: int, length: int) -> int:
-        return max(16, next_power_of_2(min(asked or chosen, next_power_of_2(length))))
+        return max(
+            16, pl.next_power_of_2(min(asked or chosen, pl.next_power_of_2(length)))
+        )
 
     return launch._replace(
         q=cut(blocks.q, launch.q, q.shape[1]), k=cut(blocks.k, launch.k, k.shape[1])
@@ -172,7 +192,7 @@ def keep_launches(shapes: ShapeClass, launches: Launches) -> Path:
       OSError: it cannot be written; the one before stays.
     """
     file, kind = tuning_file(), jax.devices()[0].device_kind
-    known = {} if not file.exists() else _read(file)
+    known = _read(file)
     known.setdefault(kind, {})[str(shapes)] = [list(x) for x in launches]
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, written = tempfile.mkstemp(dir=file.parent, prefix=file.name)
@@ -190,8 +210,6 @@ def keep_launches(shapes: ShapeClass, launches: Launches) -> Path:
 
 @functools.cache
 def _measured(file: Path) -> dict[tuple[str, str], Launches]:
-    if not file.exists():
-        return {}
     return {
         (kind, shapes): Launches(*(Launch(*x) for x in launches))
         for kind, entries in _read(file).items()
@@ -200,12 +218,18 @@ def _measured(file: Path) -> dict[tuple[str, str], Launches]:
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
+    """What is there: by kind of device and class, lists in place of launches."""
     found: Any = None
     try:
         found = json.loads(file.read_text())
+        classes = {str(shapes): shapes for shapes in _SHIPPED}
         fits = all(
-            _is_launches(x) for entries in found.values() for x in entries.values()
+            _are_launches(classes.get(name), launches)
+            for entries in found.values()
+            for name, launches in entries.items()
         )
+    except FileNotFoundError:
+        return {}
     except (AttributeError, UnicodeDecodeError, json.JSONDecodeError):
         fits = False
     if not fits:
@@ -216,24 +240,13 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _is_launches(value: Any) -> bool:
-    """Whether it is three lists of four positive powers of two, or stages."""
-    return (
-        isinstance(value, list)
-        and len(value) == len(Launches._fields)
-        and all(
-            isinstance(x, list)
-            and len(x) == len(Launch._fields)
-            and all(type(n) is int and 0 < n <= 1024 for n in x)
-            and all(n == next_power_of_2(n) for n in (*x[:2], x[3]))
-            for x in value
-        )
-    )
-
-
-def next_power_of_2(length: int) -> int:
-    """The least that is not below."""
-    return 1 << (length - 1).bit_length()
+def _are_launches(shapes: ShapeClass | None, found: Any) -> bool:
+    """Whether they are of those that this class may have."""
+    if shapes is None or not isinstance(found, list):
+        return False
+    # As text: 64.0 and True are no lengths.
+    known = {str(list(x)) for x in (*_SHIPPED[shapes], *candidates(shapes))}
+    return len(found) == len(Launches._fields) and {str(x) for x in found} <= known
 
 
 class DecodeLaunch(NamedTuple):
@@ -260,9 +273,9 @@ _DECODE_PROGRAMS = 1024
 
 def choose_decode_launch(q: Float[Array, "B K M H"], places: int) -> DecodeLaunch:
     """By arithmetic, not by measuring: a tile of keys is 16 KiB, at least 32 places."""
-    queries = min(64, max(16, next_power_of_2(q.shape[2])))
-    width = max(32, next_power_of_2(q.shape[3]))
+    queries = min(64, max(16, pl.next_power_of_2(q.shape[2])))
+    width = max(32, pl.next_power_of_2(q.shape[3]))
     tile = max(32, min(128, 2**14 // (width * q.dtype.itemsize)))
-    programs = q.shape[0] * q.shape[1] * -(-q.shape[2] // queries)
-    splits = min(-(-_DECODE_PROGRAMS // programs), -(-places // tile))
+    programs = q.shape[0] * q.shape[1] * pl.cdiv(q.shape[2], queries)
+    splits = min(pl.cdiv(_DECODE_PROGRAMS, programs), pl.cdiv(places, tile))
     return DecodeLaunch(queries, tile, splits, stages=3, warps=4)
