@@ -1,14 +1,18 @@
 """What a row of a rollout knows, and the tokens by which it gets to know more."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ring_rl.data.tokens import FIELDS, KNOWN_BEFORE_ACTING, TokenConfig
 from ring_rl.nn.cache import Cache
 from ring_rl.types import Tokens
+
+# Arrays of which each has the rows as its first axis.
+Kept = TypeVar("Kept")
 
 
 class Context(NamedTuple):
@@ -103,7 +107,7 @@ def _token(
     )
 
 
-def where(rows: Bool[Array, " B"], chosen: Context, other: Context) -> Context:
+def where(rows: Bool[Array | np.ndarray, " B"], chosen: Kept, other: Kept) -> Kept:
     """The values of `chosen` in the rows of the mask, those of `other` elsewhere."""
 
     def choose(a, b):

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from ring_rl.agents.reading import as_told, read_tokens
+from ring_rl.agents.reading import as_told, ascending, read_tokens, take
 from ring_rl.agents.transformer_policy import TransformerPolicy
 from ring_rl.attention import Mask
 from ring_rl.nn.policy import TrajectoryTransformer
@@ -60,7 +60,8 @@ def look(
     """Attention of the tokens that act at some steps of a chain of whole trials.
 
     It is that of a row which has acted the chain, told the same target return: the
-    context is cleared, or slides, where the agent's would. Memory: a few arrays of
+    context is cleared, slides, or is read anew in another order, where the agent's
+    would be. Memory: a few arrays of
     queries times heads times tokens, besides what the trunk takes.
 
     Args:
@@ -83,15 +84,25 @@ def look(
     config = model.config
     masses = np.zeros((len(queries), config.layers, config.heads, steps), np.float32)
     seen = np.zeros((len(queries), steps), bool)
+    again = agent.recall == "ascending"
     contexts: dict[int, list[int]] = {}
     for index, query in enumerate(queries):
-        contexts.setdefault(_first(agent, trials, query), []).append(index)
-    for first, members in contexts.items():
+        # One of its own for every trial, where a context is read anew for each.
+        own = int(trials[query]) if again else _first(agent, trials, query)
+        contexts.setdefault(own, []).append(index)
+    for members in contexts.values():
         asking = np.array([queries[index] for index in members])
-        stop = asking.max() + 1
-        read = Chain(*(field[first:stop] for field in chain))
-        found = _masses(agent, model, read, asking - first)
-        masses[members, :, :, first:stop], seen[members, first:stop] = found
+        first = _first(agent, trials, asking[0])
+        order = np.arange(first, asking.max() + 1)
+        if again:
+            began = int(np.argmax(trials == trials[asking[0]]))
+            earlier = take(chain, slice(first, began))
+            order[: began - first] = first + ascending(earlier)
+        # Only what is before their trial has changed places.
+        read = take(chain, order)
+        found, visible = _masses(agent, model, read, asking - first)
+        for member, weights, those in zip(members, found, visible, strict=True):
+            masses[member][..., order], seen[member, order] = weights, those
     return Look(masses, seen, np.array(queries), trials, np.array(chain.timesteps))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from ring_rl.attention import Mask, choose_layout, permutation
 from ring_rl.data.tokens import TokenConfig, pack
@@ -55,21 +56,41 @@ def in_context(
     starts = np.flatnonzero(chain.timesteps == 0)
     trials = trials_left(len(starts), config, trials_in_context)
     first = starts[len(starts) - trials] if trials else len(chain.rewards)
-    return Chain(*(field[first:] for field in chain)), trials
+    return take(chain, slice(first, None)), trials
+
+
+def take(chain: Chain, steps: slice | Int[np.ndarray, " _"]) -> Chain:
+    """Some steps of a chain, in that order."""
+    return Chain(*(field[steps] for field in chain))
+
+
+def ascending(chain: Chain) -> Int[np.ndarray, " steps"]:
+    """Indices of the steps, trials by their return, equal ones as they were."""
+    starts = np.flatnonzero(chain.timesteps == 0)
+    trials = np.split(np.arange(len(chain.rewards)), starts)[1:]
+    returns = [chain.rewards[steps].sum(dtype=np.float64) for steps in trials]
+    order = [trials[trial] for trial in np.argsort(returns, kind="stable")]
+    return np.concatenate([np.zeros(0, np.int64), *order])
 
 
 def read_tokens(
-    chains: Sequence[Chain], config: TokenConfig, spaces: Spaces, rules: ShardingRules
+    chains: Sequence[Chain],
+    config: TokenConfig,
+    spaces: Spaces,
+    rules: ShardingRules,
+    places: int = 0,
 ) -> Tokens:
     """One row of tokens a chain, in layout order on the devices that they belong to.
 
-    Left out is what comes after the last observation: it enters with the next one.
+    Left out is what comes after the last observation: it enters with the next one. Rows
+    are padded to a power of two, as far as that is not above `places`.
     """
     stride = config.tokens_per_step
     lengths = np.array([len(chain.rewards) * stride for chain in chains])
     cut = max(1, int(lengths.max()))
+    padded = max(cut, min(1 << (cut - 1).bit_length(), places))
     # A length that every layout can share out.
-    length = -(-cut // (2 * rules.ring)) * 2 * rules.ring
+    length = -(-padded // (2 * rules.ring)) * 2 * rules.ring
     tokens = pack(list(enumerate(chains)), len(chains), length, config, spaces).tokens
     if config.layout == "interleaved":
         last = lengths - stride + config.fields.index("observation")

@@ -16,14 +16,21 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ring_rl.agents.context import Context, acting_tokens, where
-from ring_rl.agents.reading import as_told, in_context, reaches, read_tokens
+from ring_rl.agents.reading import (
+    as_told,
+    ascending,
+    in_context,
+    reaches,
+    read_tokens,
+    take,
+)
 from ring_rl.data.chains import ChainConfig
 from ring_rl.data.tokens import TokenConfig
 from ring_rl.mesh import ShardingRules
 from ring_rl.nn.cache import Cache, Limit, enlarge
 from ring_rl.nn.policy import TrajectoryTransformer
 from ring_rl.nn.trunk import TrunkConfig
-from ring_rl.types import Batch, Chain, Discrete, Scaling, Spaces, Tokens
+from ring_rl.types import Batch, Chain, Discrete, Recall, Scaling, Spaces, Tokens
 
 # Tokens that a context has room for to begin with: each time it grows, acting is
 # compiled anew, which takes as long as some hundred steps of a context of this size.
@@ -44,6 +51,9 @@ class TransformerPolicy:
         room for all that its trials may take.
       when_full: what a context that is full does: `error`, it ends the rollout, or
         `slide`, it forgets its oldest tokens.
+      recall: the order in which earlier trials lie in a context when acting: as they
+        were `played`, or `ascending` by return, as in training's chains; then it is
+        read anew before each trial.
     """
 
     trunk: TrunkConfig = TrunkConfig()
@@ -53,6 +63,7 @@ class TransformerPolicy:
     trials_in_context: int = 0
     context_steps: int = 0
     when_full: Literal["error", "slide"] = "error"
+    recall: Recall = "played"
 
     def __post_init__(self):
         """Checks the ranges."""
@@ -65,6 +76,10 @@ class TransformerPolicy:
             raise ValueError(
                 "agent: context_steps must be at least 0 and when_full error or slide, "
                 f"found {self.context_steps} and {self.when_full!r}"
+            )
+        if self.recall not in ("played", "ascending"):
+            raise ValueError(
+                f"agent: recall must be played or ascending, found {self.recall!r}"
             )
 
     def build(
@@ -146,12 +161,61 @@ class TransformerPolicy:
           model: the trained model.
           state: from `start`, whose `trials` count the trials that are read too.
           chains: one a row, of whole trials; one of no steps leaves a row as it is.
-            They are read as if told the row's own target return.
+            They are read as if told the row's own target return, in the order that
+            `recall` says.
 
         Raises:
           ValueError: not one chain a row, one that is longer than a context, or rows
             that the mesh cannot share out.
         """
+        return self._read_chains(model, state, chains, places=0)
+
+    def remember(
+        self,
+        model: TrajectoryTransformer,
+        state: Context,
+        chains: Sequence[Chain],
+        rows: Bool[np.ndarray, " B"],
+    ) -> Context:
+        """The state in which some rows have read their trials anew, as `recall` says.
+
+        A row's next step is then the first of a trial. Not for use inside `jax.jit`;
+        the old state is used up.
+
+        Args:
+          model: the trained model.
+          state: of rows that have acted; what came of the last actions is not in it.
+          chains: one a row, all trials that it has read and played, as it did; those of
+            other rows may be anything, of no steps for instance.
+          rows: that read.
+
+        Raises:
+          ValueError: as `prefill`.
+        """
+        zeros = jnp.zeros(len(rows), jnp.float32)
+        began = state._replace(earned=zeros, timestep=jnp.zeros_like(state.timestep))
+        places = state.cache.places
+        if rows.all():
+            return self._read_chains(model, began, chains, places=places)
+        # Reading uses up a cache, and what other rows have in theirs is still needed.
+        copy = jax.tree.map(jnp.copy, state.cache)
+        read = self._read_chains(
+            model, began._replace(cache=copy), chains, places=places
+        )
+        cache = enlarge(state.cache, read.cache.places, rules=model.rules)
+        cache = _choose(rows, read.cache, cache)
+        rest = where(rows, read._replace(cache=None), state._replace(cache=None))
+        return rest._replace(cache=cache)
+
+    def _read_chains(
+        self,
+        model: TrajectoryTransformer,
+        state: Context,
+        chains: Sequence[Chain],
+        *,
+        places: int,
+    ) -> Context:
+        """As `prefill`, in few different lengths, hence programs, up to `places`."""
         told, limit = np.asarray(state.told), state.cache.limit
         if len(chains) != len(told):
             raise ValueError(
@@ -160,6 +224,8 @@ class TransformerPolicy:
         model.check_rows(len(told))
         read = [as_told(*row) for row in zip(chains, told.tolist(), strict=True)]
         kept = [in_context(one, self.tokens, self.trials_in_context) for one in read]
+        if self.recall == "ascending":
+            kept = [(take(chain, ascending(chain)), trials) for chain, trials in kept]
         steps = np.array([len(chain.rewards) for chain, _ in kept], np.int32)
         most = limit.tokens // self.tokens.tokens_per_step
         if limit.when_full == "error" and (steps > most).any():
@@ -169,15 +235,15 @@ class TransformerPolicy:
             )
         spaces = Spaces(chains[0].observations.shape[1], model.head.space)
         tokens = read_tokens(
-            [chain for chain, _ in kept], self.tokens, spaces, model.rules
+            [chain for chain, _ in kept], self.tokens, spaces, model.rules, places
         )
         cache = enlarge(state.cache, tokens.segments.shape[1], rules=model.rules)
         cache = _read(*nnx.split(model), tokens, cache)
 
         def last(field: str, otherwise: Array) -> np.ndarray:
-            """Of the last step that each row has read."""
+            """Of the last step that each row has in its context."""
             values = np.array(otherwise)
-            for row, chain in enumerate(read):
+            for row, (chain, _) in enumerate(kept):
                 if len(chain.rewards):
                     values[row] = getattr(chain, field)[-1]
             return values
@@ -277,3 +343,8 @@ class TransformerPolicy:
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _read(graph, parameters, tokens: Tokens, cache: Cache) -> Cache:
     return nnx.merge(graph, parameters).prefill(tokens, cache)[1]
+
+
+@functools.partial(jax.jit, donate_argnums=2)
+def _choose(rows, chosen: Cache, other: Cache) -> Cache:
+    return where(rows, chosen, other)

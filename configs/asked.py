@@ -7,8 +7,9 @@ from typing import Literal
 from ring_rl.configs.controls import Control
 from ring_rl.configs.datasets import Derived, derive, open_datasets
 from ring_rl.configs.demonstrations import Demonstrations, usual_count
-from ring_rl.configs.run import Gymnasium, RunConfig
+from ring_rl.configs.run import AgentConfig, Gymnasium, RunConfig
 from ring_rl.configs.targets import Target
+from ring_rl.types import Recall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Asked:
       trials: episodes in one context.
       episodes: contexts for each task and seed.
       control: what is done to the context, see `Control`.
+      recall: in which order earlier trials lie in a context, see `TransformerPolicy`.
       temperature: of the sampled actions.
       target: return that every trial is told to reach: a number, or a percentile of
         the training data's returns such as `95%`.
@@ -34,6 +36,7 @@ class Asked:
     trials: int | None = None
     episodes: int | None = None
     control: str = "none"
+    recall: Recall | None = None
     temperature: float | None = None
     target: str | None = None
     demonstrations: Path | None = None
@@ -71,6 +74,7 @@ class Asked:
             "trials": (self.trials, own.trials),
             "episodes": (self.episodes, own.rollouts),
             "control": (control, "none"),
+            "recall": (self.recall, config.agent.recall),
             "temperature": (self.temperature, own.temperature),
             "target": (target, Target.parse(own.target)),
             "demonstrations": (demonstrations and demonstrations.digest, None),
@@ -84,7 +88,11 @@ class Asked:
         return Path("evaluations", "_".join(changed).translate(names))
 
     def config(self, config: RunConfig) -> RunConfig:
-        """The run's configuration with what was asked for in it."""
+        """The run's configuration with what was asked for in it.
+
+        Raises:
+          ValueError: trials are to be sorted where there are never two.
+        """
         given = {
             "trials": self.trials,
             "rollouts": self.episodes,
@@ -95,6 +103,10 @@ class Asked:
         config = dataclasses.replace(
             config, evaluation=dataclasses.replace(config.evaluation, **changes)
         )
+        if self.recall is not None:
+            _check_recall(self.recall, config.agent)
+            agent = dataclasses.replace(config.agent, recall=self.recall)
+            config = dataclasses.replace(config, agent=agent)
         # The run's own environment by name is the run's own: with its options.
         if self.environment in (None, config.environment.id):
             return config
@@ -133,3 +145,15 @@ class Asked:
                 f"{', '.join(odd)}; give the return as a number"
             )
         return found
+
+
+def _check_recall(recall: Recall, agent: AgentConfig) -> None:
+    """Raises ValueError where the order of the trials in a context changes nothing."""
+    most = agent.trials_in_context
+    if recall == "ascending" and (agent.tokens.memory == "step" or 0 < most < 3):
+        what = "trial" if most == 1 else f"{most} trials"
+        what = "step" if agent.tokens.memory == "step" else what
+        raise ValueError(
+            "recall ascending: expected an agent that has several earlier trials in "
+            f"its context as it acts, found one that clears it after every {what}"
+        )

@@ -92,6 +92,11 @@ class Control:
                 "control unsorted: expected a run that sorts its chains, found "
                 "chains.order 'shuffled': demonstrations are in such an order anyway"
             )
+        if self.kind == "unsorted" and agent.recall != "played":
+            raise ValueError(
+                "control unsorted: expected an agent that recalls trials as played, "
+                f"found recall {agent.recall!r}, which sorts demonstrations again"
+            )
         if self.kind != "cleared":
             return
         if demonstrations:

@@ -146,6 +146,7 @@ def _check_conditions(
         "temperature": config.evaluation.temperature,
         "demonstrations": "none",
         "control": "none",
+        "recall": config.agent.recall,
         "configuration": digest(config),
     }
     found = {**evaluated["conditions"], "trials": evaluated["counts"]["trials"]}

@@ -25,6 +25,7 @@ from ring_rl.configs.run import EvaluationConfig, PointMass, RunConfig
 from ring_rl.configs.sources import Collected
 from ring_rl.data.chains import ChainConfig
 from ring_rl.data.loader import LoaderConfig
+from ring_rl.mesh import MeshConfig
 from ring_rl.nn.trunk import TrunkConfig
 from ring_rl.train.loop import LoopConfig
 from ring_rl.train.optimiser import OptimiserConfig
@@ -64,12 +65,22 @@ DECISION = dataclasses.replace(
 
 
 def _in_the_maze(config: RunConfig) -> RunConfig:
-    """With ExoRL's walls in the way: longer episodes, from a corner."""
+    """With ExoRL's walls in the way: longer episodes, from a corner, and more goals.
+
+    Trials are recalled as they were learnt from, ascending by return: here a goal that
+    was found is missed again for a trial or two, and must not be forgotten over it.
+    """
+    agent = config.agent
+    several = agent.trials_in_context != 1
     return dataclasses.replace(
         config,
         name=config.name.replace("point-mass", "point-mass-maze"),
-        environment=PointMass(walls=True, max_steps=40),
+        agent=dataclasses.replace(agent, recall="ascending") if several else agent,
+        environment=PointMass(walls=True, max_steps=40, held_out=64),
         loader=LoaderConfig(rows=8, row_steps=640),
+        evaluation=EvaluationConfig(trials=16, rollouts=4, temperature=0.5),
+        # A ring of a CPU's devices is slower than one of them.
+        mesh=MeshConfig(sequence=1),
     )
 
 

@@ -17,7 +17,11 @@ _FILE = "config.json"
 def digest(config: RunConfig) -> str:
     """Names what was trained, whatever the seed, the devices and the evaluation."""
     same = dataclasses.replace(
-        config, seed=0, mesh=MeshConfig(), evaluation=EvaluationConfig()
+        config,
+        seed=0,
+        agent=dataclasses.replace(config.agent, recall="played"),
+        mesh=MeshConfig(),
+        evaluation=EvaluationConfig(),
     )
     return hashlib.sha256(to_json(same).encode()).hexdigest()[:12]
 

@@ -6,10 +6,11 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ring_rl.mesh import ShardingRules
-from ring_rl.types import Batch, Chain, Scaling, Spaces
+from ring_rl.types import Batch, Chain, Recall, Scaling, Spaces
 
 
 @runtime_checkable
@@ -53,6 +54,21 @@ class Agent(Protocol):
 
     def prefill(self, model: Any, state: Any, chains: Sequence[Chain]) -> Any:
         """The state of new rows that have read a chain each, as if they had acted."""
+        ...
+
+    @property
+    def recall(self) -> Recall:
+        """In which order trials that were played lie in a context."""
+        ...
+
+    def remember(
+        self,
+        model: Any,
+        state: Any,
+        chains: Sequence[Chain],
+        rows: Bool[np.ndarray, " B"],
+    ) -> Any:
+        """The state in which some rows have read all their trials anew."""
         ...
 
     def make_room(self, model: Any, state: Any, *, steps: int) -> Any:

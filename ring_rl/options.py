@@ -199,6 +199,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "order drawn at random (default: %(default)s)",
     )
     add(
+        "--recall",
+        choices=("played", "ascending"),
+        help="order of the earlier trials in a context: as they were played, or "
+        "ascending by return as in training, then it is read anew before each trial "
+        "(default: the run's)",
+    )
+    add(
         "--temperature",
         type=argument_types.temperature,
         metavar="T",

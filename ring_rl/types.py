@@ -17,7 +17,7 @@ undiscounted sum of rewards.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -54,6 +54,7 @@ class Continuous:
 
 
 ActionSpace: TypeAlias = Discrete | Continuous
+Recall: TypeAlias = Literal["played", "ascending"]
 
 
 @dataclasses.dataclass(frozen=True)

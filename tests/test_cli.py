@@ -243,6 +243,7 @@ def test_evaluate_prints_json_and_nothing_else(capsys, calls, tmp_path):
         "trials": 4,
         "episodes": None,
         "control": "other-task",
+        "recall": None,
         "temperature": None,
         "target": None,
         "demonstrations": None,

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from ring_rl import processes
 from ring_rl.agent import Agent
+from ring_rl.evaluate.played import Played
 from ring_rl.types import Chain
 
 
@@ -19,7 +20,9 @@ class Actor:
     """Rows that act, each in a context of its own that it keeps across its trials.
 
     Call `act` and `observe` in turn. The outcome that `observe` is told enters the
-    context together with the next observation, in one compiled call.
+    context together with the next observation, in one compiled call; where the agent's
+    `recall` has its trials in another order than played, rows whose trial has ended
+    read all of them anew before that.
     """
 
     def __init__(
@@ -68,10 +71,15 @@ class Actor:
         if demonstrations is not None:
             self._state = agent.prefill(model, self._state, chains)
         self._read = max((len(chain.rewards) for chain in chains), default=0)
+        # Only where contexts are read again.
+        again = agent.recall != "played"
+        self._played = Played(rows, chains) if again else None
         # The state is used up by each call: the cache is updated where it lies. It
         # comes back as it was placed, so that the second call compiles nothing.
         placed, structure = jax.tree.flatten(self._state)
         shardings = tuple(x.sharding for x in placed)
+        self._placed = jax.tree.unflatten(structure, shardings)
+        self._shapes: Any = None
         self._advance = _make_advance(agent, graph, structure, shardings)
         self._temperature = jnp.float32(temperature)
         self._turn = 0
@@ -90,33 +98,47 @@ class Actor:
           ValueError: a row's context has lost what it should remember.
         """
         rewards, ended = self._outcome
-        room = self._agent.make_room(
+        unread = self._active
+        self._state = self._agent.make_room(
             self._model, self._state, steps=self._read + self._turn + 1
         )
-        grown, self._state = room is not self._state, room
+        if self._played is not None and ended.any():
+            # Rows whose trial has ended read it with the others.
+            state = self._agent.remember(
+                self._model, self._state, self._played.chains(ended), ended
+            )
+            self._state = jax.device_put(state, self._placed)
+            unread = unread & ~ended
         arguments = (
             self._state,
             self._parameters,
-            (self._actions, rewards, ended, self._active),
+            (self._actions, rewards, ended, unread),
             observations,
             active,
             self._key,
             np.int32(self._turn),
             self._temperature,
         )
-        if self._turn == 0 or grown:
+        shapes = jax.tree.map(np.shape, self._state)
+        if shapes != self._shapes:
             self._ready = processes.compiled(self._advance, *arguments)
+            self._shapes = shapes
         actions, self._state = self._ready(*arguments)
         self._agent.check(self._state)
         self._turn += 1
         self._actions, self._active = np.asarray(actions), active
+        if self._played is not None:
+            self._played.act(observations, self._actions, active)
         return self._actions
 
     def observe(
         self, rewards: Float[np.ndarray, " B"], ended: Bool[np.ndarray, " B"]
     ) -> None:
         """What came of the last actions; rows that ended begin a new trial."""
-        self._outcome = (rewards.astype(np.float32), ended & self._active)
+        rewards, ended = rewards.astype(np.float32), ended & self._active
+        if self._played is not None:
+            self._played.observe(rewards, ended)
+        self._outcome = (rewards, ended)
 
 
 @functools.lru_cache(maxsize=16)

@@ -53,6 +53,7 @@ class Conditions:
       configuration: digest of all that was trained but the seed.
       demonstrations: `none`, or how many episodes each row read before its first
         trial, and of which dataset.
+      recall: order of the earlier trials in a context, `played` or `ascending`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Conditions:
     control: str = "none"
     configuration: str = ""
     demonstrations: str = "none"
+    recall: str = "played"
 
 
 def summarise(

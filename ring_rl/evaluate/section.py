@@ -217,19 +217,21 @@ class Section:
                     escape(conditions["agent"]),
                     escape(conditions["control"]),
                     escape(conditions["demonstrations"]),
+                    escape(conditions["recall"]),
                     f"{number(conditions['target_return'])}<br>"
                     f"<small>{escape(conditions['target_rule'])}</small>",
                     f"{conditions['temperature']:g}",
                     ", ".join(seeds),
                 ]
             )
-        headings = ["run", "agent", "control", "demonstrations", "told target return"]
-        headings += ["temperature", "seeds"]
+        headings = ["run", "agent", "control", "demonstrations", "recall"]
+        headings += ["told target return", "temperature", "seeds"]
         return table(
-            "The same in all trials of a run. Control: what was done to the context.",
+            "The same in all trials of a run. Control: what was done to the context; "
+            "recall: the order in which earlier trials lie in it.",
             headings,
             rows,
-            texts=[1, 2, 3],
+            texts=[1, 2, 3, 4],
         )
 
     def _played(self) -> str:

@@ -41,6 +41,7 @@ def labels(evaluations: Sequence[dict[str, Any]]) -> list[str]:
         ("trials", "{} trials"),
         ("rollouts", "{} rollouts"),
         ("demonstrations", "demonstrations: {}"),
+        ("recall", "trials recalled as {}"),
         ("configuration", "configuration {}"),
     ):
         # A run on several environments needs no further name: that is a column.

@@ -1,5 +1,7 @@
 """Attention weights, against a dense forward pass that is written out here."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,3 +158,22 @@ def test_a_look_is_at_what_the_context_holds():
     np.testing.assert_allclose(masses[[0, 1, 2], :, :, queries], 1, atol=1e-6)
     with pytest.raises(ValueError, match="from 0 to 10, got 11"):
         look(alone, build(alone), chain, told=TOLD, queries=[11])
+
+
+def test_a_look_at_sorted_trials_is_at_the_sorted_chain():
+    chain, agent = make_chain(), AgenticTransformer(trunk=TRUNK)
+    model = build(agent)
+    # Of trials of 4, 2 and 5 steps, the second earns less than the first.
+    rewards = np.repeat(np.float32([1, 0.5, 0]), (4, 2, 5))
+    chain = chain._replace(rewards=rewards)
+    order = np.array([4, 5, 0, 1, 2, 3, 6, 7, 8, 9, 10])
+    turned = Chain(*(field[order] for field in chain))
+    sorts = dataclasses.replace(agent, recall="ascending")
+    found = look(sorts, model, chain, told=TOLD, queries=(10, 5, 7))
+    expected = look(agent, model, turned, told=TOLD, queries=(10, 7)).masses
+    np.testing.assert_allclose(found.masses[[0, 2]][..., order], expected, atol=1e-6)
+    # In the second trial there is nothing to sort yet.
+    expected = look(agent, model, chain, told=TOLD, queries=(5,))
+    np.testing.assert_allclose(found.masses[1], expected.masses[0], atol=1e-6)
+    np.testing.assert_array_equal(found.seen[1], expected.seen[0])
+    assert np.abs(found.masses[0] - found.masses[0][..., order]).max() > 1e-3

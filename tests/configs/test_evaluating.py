@@ -19,7 +19,7 @@ from ring_rl.configs.datasets import Derived, derive, write_derived
 from ring_rl.configs.demonstrations import open_demonstrations
 from ring_rl.configs.evaluating import evaluate
 from ring_rl.configs.run import DarkRoom, EvaluationConfig, RunConfig
-from ring_rl.configs.saved import claim_folder
+from ring_rl.configs.saved import claim_folder, digest
 from ring_rl.configs.sources import Collected
 from ring_rl.data.chains import ChainConfig
 from ring_rl.data.rlds import write_rlds
@@ -321,6 +321,7 @@ def test_a_cleared_context_is_that_of_an_agent_that_clears_it():
 
 
 FORGETS = dataclasses.replace(CONFIG.agent, trials_in_context=3)
+SORTS = dataclasses.replace(CONFIG.agent, recall="ascending")
 SHUFFLED = dataclasses.replace(CONFIG.agent, chains=ChainConfig(order="shuffled"))
 
 
@@ -337,6 +338,7 @@ SHUFFLED = dataclasses.replace(CONFIG.agent, chains=ChainConfig(order="shuffled"
         ("other-task", FORGETS, 4, 6, "demonstrations: .* every 3 trials, and 6"),
         ("unsorted", SHUFFLED, 4, 2, "in such an order anyway"),
         ("unsorted", DecisionTransformer(), 4, 2, "every trial, and 2 a row"),
+        ("unsorted", SORTS, 4, 2, "found recall 'ascending', which sorts"),
         ("cleared:3", FORGETS, 9, 0, "remembers more trials"),
         ("cleared", BehaviorCloning(), 4, 0, "after every step"),
     ],
@@ -355,6 +357,22 @@ def test_what_would_change_nothing_is_refused(
             else:
                 asked["trials"] = trials + more
             Control.parse(control).check(agent, **asked)
+
+
+def test_trials_are_recalled_in_the_order_asked_for():
+    own, sorts = Asked().config(CONFIG), Asked(recall="ascending").config(CONFIG)
+    assert own == CONFIG
+    assert sorts == dataclasses.replace(CONFIG, agent=SORTS)
+    # The same training.
+    assert digest(sorts) == digest(CONFIG)
+    assert Asked(recall="ascending").folder(CONFIG, None).name == "recall-ascending"
+    assert Asked(recall="ascending").folder(sorts, None).name == "evaluation"
+    for agent, found in (
+        (DecisionTransformer(), "every trial"),
+        (BehaviorCloning(), "every step"),
+    ):
+        with pytest.raises(ValueError, match=f"several earlier trials.*{found}"):
+            Asked(recall="ascending").config(dataclasses.replace(CONFIG, agent=agent))
 
 
 def test_a_target_is_given_or_of_the_training_data(run, monkeypatch, dataset):

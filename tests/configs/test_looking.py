@@ -41,6 +41,7 @@ def run(tmp_path):
         ({"temperature": 0.25}, 0),
         ({"demonstrations": "2 a row of data (abc)"}, 0),
         ({"configuration": "abc"}, 0),
+        ({"recall": "ascending"}, 0),
         ({}, 1),
     ],
 )

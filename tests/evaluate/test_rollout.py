@@ -87,6 +87,7 @@ class Clerk:
         raise NotImplementedError
 
     room = (TRIALS, Scripted.max_episode_steps)
+    recall = "played"
 
     def start(self, model, target_return, *, trials, steps):
         assert (trials, steps) == self.room
