@@ -26,7 +26,8 @@ class Look(NamedTuple):
     """What acting tokens give to the steps of a chain, of an attention of 1 in all.
 
     A fused token shows what came of the step before it too: what a trial's last step
-    brought is read at the first step of the next trial.
+    brought is read at the first step of the next trial in the context. Steps are in the
+    order in which they were played, whatever the agent's `recall`.
 
     Attributes:
       masses: `[Q L N steps]` f32, softmax weights of each query, layer and head, summed
@@ -85,6 +86,7 @@ def look(
     masses = np.zeros((len(queries), config.layers, config.heads, steps), np.float32)
     seen = np.zeros((len(queries), steps), bool)
     again = agent.recall == "ascending"
+    room = agent.context_steps if agent.when_full == "slide" else 0
     contexts: dict[int, list[int]] = {}
     for index, query in enumerate(queries):
         # One of its own for every trial, where a context is read anew for each.
@@ -92,15 +94,15 @@ def look(
         contexts.setdefault(own, []).append(index)
     for members in contexts.values():
         asking = np.array([queries[index] for index in members])
-        first = _first(agent, trials, asking[0])
+        first = _first(agent, trials, int(asking[0]))
         order = np.arange(first, asking.max() + 1)
         if again:
             began = int(np.argmax(trials == trials[asking[0]]))
-            earlier = take(chain, slice(first, began))
-            order[: began - first] = first + ascending(earlier)
-        # Only what is before their trial has changed places.
-        read = take(chain, order)
-        found, visible = _masses(agent, model, read, asking - first)
+            earlier = ascending(take(chain, slice(first, began)), room)
+            order = np.concatenate([first + earlier, np.arange(began, order[-1] + 1)])
+        # The queries' own trial is last, as it was played.
+        places = asking - order[-1] - 1 + len(order)
+        found, visible = _masses(agent, model, take(chain, order), places)
         for member, weights, those in zip(members, found, visible, strict=True):
             masses[member][..., order], seen[member, order] = weights, those
     return Look(masses, seen, np.array(queries), trials, np.array(chain.timesteps))

@@ -64,12 +64,18 @@ def take(chain: Chain, steps: slice | Int[np.ndarray, " _"]) -> Chain:
     return Chain(*(field[steps] for field in chain))
 
 
-def ascending(chain: Chain) -> Int[np.ndarray, " steps"]:
-    """Indices of the steps, trials by their return, equal ones as they were."""
+def ascending(chain: Chain, room: int = 0) -> Int[np.ndarray, " _"]:
+    """Indices of the steps, trials by their return, equal ones as they were.
+
+    Of more than `room` steps (0: there is room for all), without the worst trials, but
+    always with the best.
+    """
     starts = np.flatnonzero(chain.timesteps == 0)
     trials = np.split(np.arange(len(chain.rewards)), starts)[1:]
     returns = [chain.rewards[steps].sum(dtype=np.float64) for steps in trials]
     order = [trials[trial] for trial in np.argsort(returns, kind="stable")]
+    while room and len(order) > 1 and sum(map(len, order)) > room:
+        order.pop(0)
     return np.concatenate([np.zeros(0, np.int64), *order])
 
 
@@ -83,12 +89,13 @@ def read_tokens(
     """One row of tokens a chain, in layout order on the devices that they belong to.
 
     Left out is what comes after the last observation: it enters with the next one. Rows
-    are padded to a power of two, as far as that is not above `places`.
+    are padded to a power of two, but to `places` where that lies between.
     """
     stride = config.tokens_per_step
     lengths = np.array([len(chain.rewards) * stride for chain in chains])
     cut = max(1, int(lengths.max()))
-    padded = max(cut, min(1 << (cut - 1).bit_length(), places))
+    padded = 1 << (cut - 1).bit_length() if places else cut
+    padded = places if cut <= places < padded else padded
     # A length that every layout can share out.
     length = -(-padded // (2 * rules.ring)) * 2 * rules.ring
     tokens = pack(list(enumerate(chains)), len(chains), length, config, spaces).tokens

@@ -52,8 +52,9 @@ class TransformerPolicy:
       when_full: what a context that is full does: `error`, it ends the rollout, or
         `slide`, it forgets its oldest tokens.
       recall: the order in which earlier trials lie in a context when acting: as they
-        were `played`, or `ascending` by return, as in training's chains; then it is
-        read anew before each trial.
+        were `played`, or `ascending` by return, as in chains of training that are so;
+        it is then read anew before each trial, and one that slides without the worst
+        trials that it has no room for.
     """
 
     trunk: TrunkConfig = TrunkConfig()
@@ -80,6 +81,12 @@ class TransformerPolicy:
         if self.recall not in ("played", "ascending"):
             raise ValueError(
                 f"agent: recall must be played or ascending, found {self.recall!r}"
+            )
+        never = self.tokens.memory == "step" or 0 < self.trials_in_context < 3
+        if self.recall == "ascending" and never:
+            raise ValueError(
+                "agent: recall ascending expects several earlier trials in a context, "
+                "found tokens.memory 'step', or trials_in_context of 1 or 2"
             )
 
     def build(
@@ -180,7 +187,7 @@ class TransformerPolicy:
         """The state in which some rows have read their trials anew, as `recall` says.
 
         A row's next step is then the first of a trial. Not for use inside `jax.jit`;
-        the old state is used up.
+        the old state is used up. Memory: two more caches, if not all rows read.
 
         Args:
           model: the trained model.
@@ -217,6 +224,7 @@ class TransformerPolicy:
     ) -> Context:
         """As `prefill`, in few different lengths, hence programs, up to `places`."""
         told, limit = np.asarray(state.told), state.cache.limit
+        most = limit.tokens // self.tokens.tokens_per_step
         if len(chains) != len(told):
             raise ValueError(
                 f"prefill: expected {len(told)} chains, one a row, found {len(chains)}"
@@ -225,9 +233,9 @@ class TransformerPolicy:
         read = [as_told(*row) for row in zip(chains, told.tolist(), strict=True)]
         kept = [in_context(one, self.tokens, self.trials_in_context) for one in read]
         if self.recall == "ascending":
-            kept = [(take(chain, ascending(chain)), trials) for chain, trials in kept]
+            room = most if limit.when_full == "slide" else 0
+            kept = [(take(one, ascending(one, room)), trials) for one, trials in kept]
         steps = np.array([len(chain.rewards) for chain, _ in kept], np.int32)
-        most = limit.tokens // self.tokens.tokens_per_step
         if limit.when_full == "error" and (steps > most).any():
             raise ValueError(
                 f"prefill: expected chains of at most {most} steps, which is what a "

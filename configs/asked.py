@@ -7,7 +7,7 @@ from typing import Literal
 from ring_rl.configs.controls import Control
 from ring_rl.configs.datasets import Derived, derive, open_datasets
 from ring_rl.configs.demonstrations import Demonstrations, usual_count
-from ring_rl.configs.run import AgentConfig, Gymnasium, RunConfig
+from ring_rl.configs.run import Gymnasium, RunConfig
 from ring_rl.configs.targets import Target
 from ring_rl.types import Recall
 
@@ -91,7 +91,7 @@ class Asked:
         """The run's configuration with what was asked for in it.
 
         Raises:
-          ValueError: trials are to be sorted where there are never two.
+          ValueError: as `TransformerPolicy`.
         """
         given = {
             "trials": self.trials,
@@ -104,7 +104,6 @@ class Asked:
             config, evaluation=dataclasses.replace(config.evaluation, **changes)
         )
         if self.recall is not None:
-            _check_recall(self.recall, config.agent)
             agent = dataclasses.replace(config.agent, recall=self.recall)
             config = dataclasses.replace(config, agent=agent)
         # The run's own environment by name is the run's own: with its options.
@@ -145,15 +144,3 @@ class Asked:
                 f"{', '.join(odd)}; give the return as a number"
             )
         return found
-
-
-def _check_recall(recall: Recall, agent: AgentConfig) -> None:
-    """Raises ValueError where the order of the trials in a context changes nothing."""
-    most = agent.trials_in_context
-    if recall == "ascending" and (agent.tokens.memory == "step" or 0 < most < 3):
-        what = "trial" if most == 1 else f"{most} trials"
-        what = "step" if agent.tokens.memory == "step" else what
-        raise ValueError(
-            "recall ascending: expected an agent that has several earlier trials in "
-            f"its context as it acts, found one that clears it after every {what}"
-        )

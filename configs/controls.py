@@ -119,7 +119,9 @@ class Control:
         """The agent under the control."""
         if self.kind != "cleared":
             return agent
-        return dataclasses.replace(agent, trials_in_context=self.every)
+        # Of one earlier trial or none there is no order.
+        recall = agent.recall if self.every > 2 else "played"
+        return dataclasses.replace(agent, trials_in_context=self.every, recall=recall)
 
     def schedule(
         self, names: Sequence[str], rollouts: int, trials: int

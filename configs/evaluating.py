@@ -200,7 +200,7 @@ class _Part:
             temperature=config.evaluation.temperature,
             control=str(control),
             demonstrations=what,
-            recall=config.agent.recall,
+            recall=control.agent(config.agent).recall,
         )
         return cls(run, config, derived, control, demonstrations, conditions)
 

@@ -96,7 +96,8 @@ def write_look(
     task = config.environment.evaluation_tasks[0]
     environment = config.environment.make(1, seed=evaluation.seed)
     try:
-        chain = _play(policy, environment, evaluation, task, chosen)
+        copies = model.rules.copies
+        chain = _play(policy, environment, evaluation, task, chosen, copies)
     finally:
         environment.close()
     starts = np.append(np.flatnonzero(chain.timesteps == 0), len(chain.rewards))
@@ -164,11 +165,15 @@ def _play(
     evaluation: EvaluationConfig,
     task: str,
     trials: int,
+    rows: int,
 ) -> Chain:
-    """The trials of one row, one after the other, in one context."""
+    """The trials of one row, one after the other, in one context.
+
+    It is the first of `rows` that the mesh shares out, which see and earn the same.
+    """
     row = np.ones(1, bool)
     policy.reset(
-        1,
+        rows,
         trials=evaluation.trials,
         steps=environment.max_episode_steps,
         seed=evaluation.seed,
@@ -183,12 +188,13 @@ def _play(
             seen = environment.reset(row, [task] if task else None)
             ended, timestep = False, 0
             while not ended:
-                action = policy.act(seen)
+                action = policy.act(np.repeat(seen, rows, axis=0))[:1]
                 observations.append(seen[0].astype(np.float32))
                 actions.append(action[0])
                 timesteps.append(timestep)
                 seen, reward, terminated, truncated = environment.step(action)
-                policy.observe(reward, terminated, truncated)
+                outcome = (reward, terminated, truncated)
+                policy.observe(*(np.repeat(each, rows) for each in outcome))
                 rewards.append(float(reward[0]))
                 ended, timestep = bool(terminated[0] | truncated[0]), timestep + 1
             progress.update(trial + 1, f"{len(rewards)} environment steps")

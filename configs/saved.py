@@ -16,19 +16,19 @@ _FILE = "config.json"
 
 def digest(config: RunConfig) -> str:
     """Names what was trained, whatever the seed, the devices and the evaluation."""
-    same = dataclasses.replace(
-        config,
-        seed=0,
-        agent=dataclasses.replace(config.agent, recall="played"),
-        mesh=MeshConfig(),
-        evaluation=EvaluationConfig(),
+    plain = _plain(
+        dataclasses.replace(
+            config, seed=0, mesh=MeshConfig(), evaluation=EvaluationConfig()
+        )
     )
-    return hashlib.sha256(to_json(same).encode()).hexdigest()[:12]
+    # Of acting alone.
+    del plain["agent"]["recall"]
+    return hashlib.sha256(_text(plain).encode()).hexdigest()[:12]
 
 
 def to_json(config: RunConfig) -> str:
     """The configuration as JSON; what a union holds is named by its class."""
-    return json.dumps(_plain(config), indent=2) + "\n"
+    return _text(_plain(config))
 
 
 def from_json(text: str, where: str) -> RunConfig:
@@ -91,6 +91,10 @@ def claim_folder(run: Path, config: RunConfig) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(to_json(config))
     partial.replace(path)
+
+
+def _text(plain: Any) -> str:
+    return json.dumps(plain, indent=2) + "\n"
 
 
 def _plain(value: Any) -> Any:

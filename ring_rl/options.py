@@ -202,7 +202,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--recall",
         choices=("played", "ascending"),
         help="order of the earlier trials in a context: as they were played, or "
-        "ascending by return as in training, then it is read anew before each trial "
+        "ascending by return (as chains in training, by default), then it is read anew "
+        "before each trial "
         "(default: the run's)",
     )
     add(

@@ -53,7 +53,8 @@ class Actor:
             acted them itself; they are no trials of its own.
 
         Raises:
-          ValueError: as the agent's `prefill`.
+          ValueError: as the agent's `prefill`, which an agent whose `recall` is not
+            `played` needs for every trial.
         """
         self._agent, self._model = agent, model
         chains = demonstrations or ()
@@ -74,6 +75,8 @@ class Actor:
         # Only where contexts are read again.
         again = agent.recall != "played"
         self._played = Played(rows, chains) if again else None
+        if again:
+            model.check_rows(rows)
         # The state is used up by each call: the cache is updated where it lies. It
         # comes back as it was placed, so that the second call compiles nothing.
         placed, structure = jax.tree.flatten(self._state)
@@ -84,6 +87,8 @@ class Actor:
         self._temperature = jnp.float32(temperature)
         self._turn = 0
         nothing = np.zeros(rows, bool)
+        # Rows that have to read their contexts anew before they act again.
+        self._ended = nothing
         # A copy: the state, its own last action included, is used up.
         self._actions = np.array(self._state.action)
         self._active = nothing
@@ -98,17 +103,17 @@ class Actor:
           ValueError: a row's context has lost what it should remember.
         """
         rewards, ended = self._outcome
-        unread = self._active
         self._state = self._agent.make_room(
             self._model, self._state, steps=self._read + self._turn + 1
         )
-        if self._played is not None and ended.any():
-            # Rows whose trial has ended read it with the others.
+        unread, due = self._active & ~self._ended, self._ended & active
+        if self._played is not None and due.any():
+            # What rows that rest have in their contexts is not needed any more.
             state = self._agent.remember(
-                self._model, self._state, self._played.chains(ended), ended
+                self._model, self._state, self._played.chains(due), self._ended
             )
             self._state = jax.device_put(state, self._placed)
-            unread = unread & ~ended
+            self._ended = self._ended & ~due
         arguments = (
             self._state,
             self._parameters,
@@ -138,6 +143,7 @@ class Actor:
         rewards, ended = rewards.astype(np.float32), ended & self._active
         if self._played is not None:
             self._played.observe(rewards, ended)
+            self._ended = self._ended | ended
         self._outcome = (rewards, ended)
 
 

@@ -9,9 +9,9 @@ from ring_rl.types import Chain
 
 
 class Played:
-    """All steps of B rows, those of their demonstrations first.
+    """All trials of B rows, those of their demonstrations first.
 
-    Call `act` and `observe` in turn, then `chains` gives back the whole trials.
+    Call `act` and `observe` in turn; `chains` gives back the whole trials.
     """
 
     def __init__(self, rows: int, demonstrations: Sequence[Chain] = ()):
@@ -21,9 +21,11 @@ class Played:
           rows: B.
           demonstrations: one chain a row, or none at all.
         """
-        self._read = demonstrations
-        self._timestep = np.zeros(rows, np.int32)
-        self._turns: list[tuple[np.ndarray, ...]] = []
+        self._trials = [[chain] for chain in demonstrations] or [
+            [] for _ in range(rows)
+        ]
+        # Of the trial in progress: observation, action and reward of each step.
+        self._steps: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(rows)]
 
     def act(
         self,
@@ -32,36 +34,37 @@ class Played:
         active: Bool[np.ndarray, " B"],
     ) -> None:
         """What the active rows saw and did."""
-        self._seen = (np.array(observations, np.float32), actions, active)
+        self._turn = np.array(observations, np.float32), actions, active
 
     def observe(
         self, rewards: Float[np.ndarray, " B"], ended: Bool[np.ndarray, " B"]
     ) -> None:
         """What came of it."""
-        observations, actions, active = self._seen
-        self._turns.append((observations, actions, rewards, self._timestep, active))
-        after = np.where(ended, 0, self._timestep + 1)
-        self._timestep = np.where(active, after, self._timestep).astype(np.int32)
+        observations, actions, active = self._turn
+        for row in np.flatnonzero(active):
+            self._steps[row].append((observations[row], actions[row], rewards[row]))
+        for row in np.flatnonzero(active & ended):
+            columns = zip(*self._steps[row], strict=True)
+            trial = _trial(*(np.stack(column) for column in columns))
+            self._trials[row].append(trial)
+            self._steps[row] = []
+        self._none = _trial(observations[:0], actions[:0], rewards[:0])
 
     def chains(self, rows: Bool[np.ndarray, " B"]) -> list[Chain]:
-        """One chain a row of all its steps; of no steps for rows that are left out.
+        """One chain a row, of its trials as played; of no steps for other rows.
 
-        What was asked of a row, and whether it was reached, is 0: the chains are told
-        so where they are read.
+        What was asked of a row, and whether it was reached, is 0 in what it played: the
+        chains are told so where they are read.
         """
-        *columns, active = (np.stack(turns) for turns in zip(*self._turns, strict=True))
-        chains = []
-        for row, wanted in enumerate(rows):
-            index = np.flatnonzero(active[:, row] & wanted)
-            observations, actions, rewards, timesteps = (
-                column[index, row] for column in columns
-            )
-            nothing = np.zeros(len(index), np.float32)
-            chain = Chain(
-                observations, actions, rewards, nothing, nothing, timesteps, nothing
-            )
-            if self._read and wanted:
-                both = zip(self._read[row], chain, strict=True)
-                chain = Chain(*(np.concatenate(pair) for pair in both))
-            chains.append(chain)
-        return chains
+        return [
+            Chain(*map(np.concatenate, zip(self._none, *trials, strict=True)))
+            if wanted
+            else self._none
+            for trials, wanted in zip(self._trials, rows, strict=True)
+        ]
+
+
+def _trial(observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray) -> Chain:
+    zeros = np.zeros(len(rewards), np.float32)
+    timesteps = np.arange(len(rewards), dtype=np.int32)
+    return Chain(observations, actions, rewards, zeros, zeros, timesteps, zeros)

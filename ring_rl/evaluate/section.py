@@ -103,6 +103,12 @@ class Section:
                 f"the context of the token are {sum(map(bool, look['steps_seen']))} of "
                 f"{len(look['steps_seen'])} trials, its own included."
             )
+            if one.evaluation["conditions"]["recall"] != "played":
+                text += (
+                    " Trials are drawn as they were played; in the context the earlier "
+                    "ones lie ascending by return, and a trial's last reward is read "
+                    "at the first step of the next one there."
+                )
             self.parts += [note(text), shown(made)]
 
     def recordings(self, room: int) -> int:

@@ -28,6 +28,11 @@ SEEN = np.random.default_rng(0).normal(size=(ROWS, TRIALS, LONGEST, 3))
 SEEN = SEEN.astype(np.float32)
 TOLD = 1.5
 AGENT = AgenticTransformer(trunk=TrunkConfig(layers=2, width=16, heads=2))
+SORTS = dataclasses.replace(AGENT, recall="ascending")
+# Steps that a context which slides holds.
+ROOM = 5
+# Rows that are left out of a turn: in a trial, and before the first step of one.
+PAUSED = {1: 2, 2: 0, 3: 0, 5: 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +68,21 @@ def begin(agent, devices, trials, **options):
 
 
 def play(agent, devices, **options):
-    """Actions `[row][trial]` `[steps A]`; rows go on to their next trial at once."""
+    """Actions `[row][trial]` `[steps A]` of rows that play trials of their lengths."""
     actor = begin(agent, devices, TRIALS, **options)
     actions = [[[] for _ in range(TRIALS)] for _ in range(ROWS)]
     trial, step = np.zeros(ROWS, int), np.zeros(ROWS, int)
+    turn = 0
     while (trial < TRIALS).any():
-        active = trial < TRIALS
+        active = (trial < TRIALS) & (np.arange(ROWS) != PAUSED.get(turn))
+        turn += 1
         index = np.arange(ROWS), np.minimum(trial, TRIALS - 1)
         taken = actor.act(SEEN[*index, step], active)
         for row in np.flatnonzero(active):
             actions[row][trial[row]].append(taken[row])
         step += active
         ended = active & (step == LENGTHS[index])
-        # What rows that rest are told of is to be ignored: the worst of it.
+        # What rows that do not act are told of is to be ignored: the worst of it.
         actor.observe(np.where(active, REWARDS[index], 99), ended | ~active)
         trial, step = trial + ended, np.where(ended, 0, step)
     return [[np.stack(steps) for steps in row] for row in actions]
@@ -122,18 +129,24 @@ def from_one_chain(agent, devices, trial, earlier, actions):
     return [np.stack(steps) for steps in found]
 
 
+def best(row, trials):
+    """The last of a row's trials, as many as there is room for; at least one."""
+    steps = np.cumsum(LENGTHS[row, trials][::-1])
+    return trials[len(trials) - max(1, (steps <= ROOM).sum()) :]
+
+
 @pytest.mark.parametrize(
     ("changes", "devices"),
     [
         ({}, 1),
         ({"tokens": TokenConfig(layout="interleaved")}, 4),
         ({"trials_in_context": 3}, 1),
-        ({"context_steps": 4, "when_full": "slide"}, 1),
+        ({"context_steps": ROOM, "when_full": "slide"}, 1),
     ],
     ids=["one device", "interleaved on a ring of 4", "cleared", "sliding"],
 )
 def test_every_trial_acts_on_the_earlier_ones_by_return(changes, devices):
-    agent = dataclasses.replace(AGENT, recall="ascending", **changes)
+    agent = dataclasses.replace(SORTS, **changes)
     actions = play(agent, devices)
     size = agent.trials_in_context or TRIALS
     earned = LENGTHS * REWARDS
@@ -141,31 +154,57 @@ def test_every_trial_acts_on_the_earlier_ones_by_return(changes, devices):
     for trial in range(2, TRIALS):
         context = np.arange(trial - trial % size, trial)
         earlier = [context[np.argsort(earned[row, context])] for row in range(ROWS)]
+        if "when_full" in changes:
+            earlier = [best(row, trials) for row, trials in enumerate(earlier)]
         expected = from_one_chain(agent, devices, trial, earlier, actions)
         for row in range(ROWS):
             np.testing.assert_allclose(actions[row][trial], expected[row], atol=1e-5)
 
 
 def test_the_order_matters():
-    played = play(AGENT, 1)
-    sorted_ = play(dataclasses.replace(AGENT, recall="ascending"), 1)
+    played, by_return = play(AGENT, 1), play(SORTS, 1)
     # Nothing is sorted before there are two; the first row's first two are the wrong
     # way round, and the last row's lie as they should.
-    np.testing.assert_allclose(sorted_[0][1], played[0][1], atol=1e-5)
-    assert np.abs(sorted_[0][2] - played[0][2]).max() > 1e-3
-    np.testing.assert_allclose(sorted_[2][2], played[2][2], atol=1e-5)
+    np.testing.assert_allclose(by_return[0][1], played[0][1], atol=1e-5)
+    assert np.abs(by_return[0][2] - played[0][2]).max() > 1e-3
+    np.testing.assert_allclose(by_return[2][2], played[2][2], atol=1e-5)
 
 
 def test_demonstrations_are_sorted_with_the_trials():
-    agent = dataclasses.replace(AGENT, recall="ascending")
-    actions = play(AGENT, 1)
-    # Of returns 0.75 and 2, the wrong way round.
-    read = [chain_of(0, [0, 1], actions)] * ROWS
-    turned = [chain_of(0, [1, 0], actions)] * ROWS
-    for one, other in zip(
-        play(agent, 1, demonstrations=read),
-        play(agent, 1, demonstrations=turned),
-        strict=True,
-    ):
-        for steps, same in zip(one, other, strict=True):
-            np.testing.assert_allclose(steps, same, atol=1e-5)
+    # Of returns 2 and 0.75, the wrong way round.
+    other = play(AGENT, 1)
+    read = chain_of(0, [0, 1], other)
+    actions = play(SORTS, 1, demonstrations=[read] * ROWS)
+    # After the second row's first two trials, of -1 and 2.
+    parts = [
+        chain_of(1, [0], actions),
+        chain_of(0, [1, 0], other),
+        chain_of(1, [1], actions),
+    ]
+    chain = Chain(*map(np.concatenate, zip(*parts, strict=True)))
+    actor = begin(AGENT, 1, 1, demonstrations=[chain] * ROWS)
+    everyone, found = np.ones(ROWS, bool), []
+    for step in range(LENGTHS[1, 2]):
+        found.append(actor.act(np.tile(SEEN[1, 2, step], (ROWS, 1)), everyone)[0])
+        actor.observe(np.full(ROWS, REWARDS[1, 2]), ~everyone)
+    np.testing.assert_allclose(actions[1][2], np.stack(found), atol=1e-5)
+
+
+def test_rows_that_cannot_be_read_are_refused_before_they_act():
+    mesh = make_mesh(MeshConfig(data=2), jax.devices()[:2])
+    model = SORTS.build(SPACES, SCALING, ShardingRules(mesh), seed=0)
+    asked = {"trials": 4, "steps": 4, "target_return": 1.0, "temperature": 0.0}
+    with pytest.raises(ValueError, match=f"multiple of .*=2, found {ROWS}"):
+        Actor(SORTS, model, ROWS, seed=0, **asked)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trials_in_context": 2},
+        {"tokens": TokenConfig(fields=("observation",), memory="step")},
+    ],
+)
+def test_where_there_is_nothing_to_sort(changes):
+    with pytest.raises(ValueError, match="expects several earlier trials"):
+        dataclasses.replace(SORTS, **changes)
