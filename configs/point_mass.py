@@ -8,14 +8,14 @@
     ring-rl study point-mass-ablations                # what matters
 
 The goal is anywhere in the arena, and the observation is where the mass is and how fast
-it goes: only rewards tell. 512 goals to train on and 16 held out, ExoRL's four corners
-among them; episodes of 20 steps of 0.4 seconds. A goal's data is half of episodes that
-were meant for it, half of others relabelled.
+it goes: only rewards tell. 512 goals to train on and 16 held out (with walls 64),
+ExoRL's four corners among them; episodes of 20 steps of 0.4 seconds (with walls 40). A
+goal's data is half of episodes that were meant for it, half of others relabelled.
 
 Cost: a minute for the data, then a seed takes 4 to 6 minutes on two x86-64 cores,
-evaluation included. Score to expect on the held-out goals, first trial and last of 16,
-best about 17: Agentic Transformer 1.9 and 9.5, Decision Transformer 0.8 and 0.8; with
-walls, best about 33: 2.8 and 5.8, 1.3 and 1.3 (RESULTS.md).
+evaluation included (with walls 10). Score to expect on the held-out goals, first trial
+and last of 16, best about 17: Agentic Transformer 1.9 and 9.5, Decision Transformer 0.8
+and 0.8; with walls, best about 33: 5.1 and 13.8, 1.8 and 1.2 (RESULTS.md).
 """
 
 import dataclasses
