@@ -98,6 +98,9 @@ class Clerk:
         read = jnp.array([float(len(chain.rewards)) for chain in chains])
         return state._replace(steps=read)
 
+    def remember(self, model, state, chains, rows):
+        raise AssertionError("its trials lie as they were played")
+
     def make_room(self, model, state, *, steps):
         return state
 
