@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from ring_rl.agents.reading import as_told, ascending, read_tokens, take
+from ring_rl.agents.reading import as_told, read_tokens, take
 from ring_rl.agents.transformer_policy import TransformerPolicy
 from ring_rl.attention import Mask
 from ring_rl.nn.policy import TrajectoryTransformer
@@ -61,9 +61,9 @@ def look(
     """Attention of the tokens that act at some steps of a chain of whole trials.
 
     It is that of a row which has acted the chain, told the same target return: the
-    context is cleared, slides, or is read anew in another order, where the agent's
-    would be. Memory: a few arrays of
-    queries times heads times tokens, besides what the trunk takes.
+    context is cleared, slides, or lies in another order where the agent's would.
+    Memory: a few arrays of queries times heads times tokens, besides what the trunk
+    takes.
 
     Args:
       agent: the trained agent.
@@ -85,35 +85,21 @@ def look(
     config = model.config
     masses = np.zeros((len(queries), config.layers, config.heads, steps), np.float32)
     seen = np.zeros((len(queries), steps), bool)
-    again = agent.recall == "ascending"
-    room = agent.context_steps if agent.when_full == "slide" else 0
-    contexts: dict[int, list[int]] = {}
+    # The first step of what a query sees beside the trials before, and the queries.
+    own: dict[int, list[int]] = {}
     for index, query in enumerate(queries):
-        # One of its own for every trial, where a context is read anew for each.
-        own = int(trials[query]) if again else _first(agent, trials, query)
-        contexts.setdefault(own, []).append(index)
-    for members in contexts.values():
+        forgets = agent.tokens.memory == "step"
+        began = query if forgets else int(np.argmax(trials == trials[query]))
+        own.setdefault(began, []).append(index)
+    for began, members in own.items():
         asking = np.array([queries[index] for index in members])
-        first = _first(agent, trials, int(asking[0]))
-        order = np.arange(first, asking.max() + 1)
-        if again:
-            began = int(np.argmax(trials == trials[asking[0]]))
-            earlier = ascending(take(chain, slice(first, began)), room)
-            order = np.concatenate([first + earlier, np.arange(began, order[-1] + 1)])
-        # The queries' own trial is last, as it was played.
-        places = asking - order[-1] - 1 + len(order)
+        earlier, _ = agent.in_context(take(chain, slice(began)))
+        order = np.concatenate([earlier, np.arange(began, asking.max() + 1)])
+        places = len(earlier) + asking - began
         found, visible = _masses(agent, model, take(chain, order), places)
         for member, weights, those in zip(members, found, visible, strict=True):
             masses[member][..., order], seen[member, order] = weights, those
     return Look(masses, seen, np.array(queries), trials, np.array(chain.timesteps))
-
-
-def _first(agent: TransformerPolicy, trials: Int[np.ndarray, " steps"], query: int):
-    """The first step of the context in which a step is acted."""
-    if agent.tokens.memory == "step":
-        return query
-    together = agent.trials_in_context or len(trials)
-    return int(np.argmax(trials >= trials[query] // together * together))
 
 
 def _masses(

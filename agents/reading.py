@@ -49,34 +49,24 @@ def trials_left(trials: int, config: TokenConfig, trials_in_context: int) -> int
     return trials % trials_in_context if trials_in_context else trials
 
 
-def in_context(
-    chain: Chain, config: TokenConfig, trials_in_context: int
-) -> tuple[Chain, int]:
-    """What is in the context after a chain's trials, and how many trials it is."""
-    starts = np.flatnonzero(chain.timesteps == 0)
-    trials = trials_left(len(starts), config, trials_in_context)
-    first = starts[len(starts) - trials] if trials else len(chain.rewards)
-    return take(chain, slice(first, None)), trials
-
-
 def take(chain: Chain, steps: slice | Int[np.ndarray, " _"]) -> Chain:
     """Some steps of a chain, in that order."""
     return Chain(*(field[steps] for field in chain))
 
 
-def ascending(chain: Chain, room: int = 0) -> Int[np.ndarray, " _"]:
-    """Indices of the steps, trials by their return, equal ones as they were.
+def by_return(
+    chain: Chain, trials: Sequence[Int[np.ndarray, " _"]], room: int
+) -> list[Int[np.ndarray, " _"]]:
+    """Trials of a chain, each its steps, ascending, equal ones as they were.
 
     Of more than `room` steps (0: there is room for all), without the worst trials, but
     always with the best.
     """
-    starts = np.flatnonzero(chain.timesteps == 0)
-    trials = np.split(np.arange(len(chain.rewards)), starts)[1:]
     returns = [chain.rewards[steps].sum(dtype=np.float64) for steps in trials]
     order = [trials[trial] for trial in np.argsort(returns, kind="stable")]
     while room and len(order) > 1 and sum(map(len, order)) > room:
         order.pop(0)
-    return np.concatenate([np.zeros(0, np.int64), *order])
+    return order
 
 
 def read_tokens(

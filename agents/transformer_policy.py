@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ring_rl.agents.context import Context, acting_tokens, where
 from ring_rl.agents.reading import (
     as_told,
-    ascending,
-    in_context,
+    by_return,
     reaches,
     read_tokens,
     take,
+    trials_left,
 )
 from ring_rl.data.chains import ChainConfig
 from ring_rl.data.tokens import TokenConfig
@@ -231,27 +231,24 @@ class TransformerPolicy:
             )
         model.check_rows(len(told))
         read = [as_told(*row) for row in zip(chains, told.tolist(), strict=True)]
-        kept = [in_context(one, self.tokens, self.trials_in_context) for one in read]
-        if self.recall == "ascending":
-            room = most if limit.when_full == "slide" else 0
-            kept = [(take(one, ascending(one, room)), trials) for one, trials in kept]
-        steps = np.array([len(chain.rewards) for chain, _ in kept], np.int32)
+        found = [self.in_context(chain) for chain in read]
+        pairs = zip(read, found, strict=True)
+        kept = [take(chain, steps) for chain, (steps, _) in pairs]
+        steps = np.array([len(chain.rewards) for chain in kept], np.int32)
         if limit.when_full == "error" and (steps > most).any():
             raise ValueError(
                 f"prefill: expected chains of at most {most} steps, which is what a "
                 f"context holds, found {steps.max()} for row {steps.argmax()}"
             )
         spaces = Spaces(chains[0].observations.shape[1], model.head.space)
-        tokens = read_tokens(
-            [chain for chain, _ in kept], self.tokens, spaces, model.rules, places
-        )
+        tokens = read_tokens(kept, self.tokens, spaces, model.rules, places)
         cache = enlarge(state.cache, tokens.segments.shape[1], rules=model.rules)
         cache = _read(*nnx.split(model), tokens, cache)
 
         def last(field: str, otherwise: Array) -> np.ndarray:
             """Of the last step that each row has in its context."""
             values = np.array(otherwise)
-            for row, (chain, _) in enumerate(kept):
+            for row, chain in enumerate(kept):
                 if len(chain.rewards):
                     values[row] = getattr(chain, field)[-1]
             return values
@@ -259,7 +256,7 @@ class TransformerPolicy:
         rest = state._replace(
             cache=None,
             steps=steps,
-            trials=np.array([trials + 1 for _, trials in kept], np.int32),
+            trials=np.array([trials + 1 for _, trials in found], np.int32),
             action=last("actions", state.action),
             reward=last("rewards", state.reward),
             completion=last("completions", state.completion),
@@ -267,6 +264,22 @@ class TransformerPolicy:
         )
         rest = jax.device_put(rest, model.rules.sharding(model.rules.replicated))
         return rest._replace(cache=cache)
+
+    def in_context(self, chain: Chain) -> tuple[Int[np.ndarray, " _"], int]:
+        """What a context holds after a chain of whole trials, before the next begins.
+
+        Returns:
+          Indices of steps in the order in which they lie there, and how many trials the
+          next one counts as played since the context was cleared.
+        """
+        starts = np.flatnonzero(chain.timesteps == 0)
+        count = trials_left(len(starts), self.tokens, self.trials_in_context)
+        trials = np.split(np.arange(len(chain.rewards)), starts)[1:]
+        trials = trials[len(trials) - count :]
+        if self.recall == "ascending":
+            room = self.context_steps if self.when_full == "slide" else 0
+            trials = by_return(chain, trials, room)
+        return np.concatenate([np.zeros(0, np.int64), *trials]), count
 
     def make_room(
         self, model: TrajectoryTransformer, state: Context, *, steps: int
