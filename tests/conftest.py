@@ -9,6 +9,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
 # Nothing that another process has compiled, nor anything in the user's cache folder.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# Most of the tests' time is compiling, and small programs gain nothing from LLVM's
+# optimisation; XLA's own passes stay. Processes that tests start do the same, so that
+# what is compared is compiled in one way.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
 import jax
 import pytest

@@ -32,8 +32,8 @@ def execute(source: Path, directory: Path) -> nbformat.NotebookNode:
         coalesce_streams=True,
         resources={"metadata": {"path": str(directory)}},
     )
-    # Pictures come from the kernel's own backend.
-    names = os.environ.keys() - {"MPLBACKEND"}
+    # Pictures come from the kernel's own backend, and it trains longer than tests do.
+    names = os.environ.keys() - {"MPLBACKEND", "JAX_DISABLE_MOST_OPTIMIZATIONS"}
     return client.execute(env={name: os.environ[name] for name in names})
 
 

@@ -13,8 +13,8 @@ from ring_rl.envs.exorl import make_exorl
 
 README = Path(__file__).parents[1] / "README.md"
 
-# Installing is for .ci/run, which does it in environments of its own. Training is cut
-# short here; test_quickstart.py trains the first preset as it is.
+# Installing is for .ci/run, which does it in environments of its own. Training and
+# benchmarks are cut short here; test_quickstart.py trains the first preset.
 INSTALLING = ("pip install", "python -m pytest")
 SHORT = {
     "dark-room": "--environment.size 9 --data.episodes 4 --loader.rows 2",
@@ -24,6 +24,11 @@ SHORT = {
     "offline": "--loader.row-steps 80",
 }
 SHORT["point-mass-dt"] = SHORT["point-mass"]
+TOKENS = {
+    "attention": "--tokens 512",
+    "decode": "--tokens 2048",
+    "memory": "--tokens 2048,4096",
+}
 SHORTER = (
     "--agent.trunk.layers 1 --agent.trunk.width 8 --agent.trunk.heads 1 --loop.steps 2 "
     "--loop.log-every 1 --loop.checkpoint-every 1 --evaluation.rollouts 1 "
@@ -107,6 +112,8 @@ def test_every_command_and_program_runs(tmp_path, monkeypatch, capsys):
             words += f"{SHORT[words[2]]} {SHORTER}".split()
         if "--steps" in words and words[2] == "collect":
             words[words.index("--steps") + 1] = "1200"
+        if words[1] == "bench" and "--help" not in words:
+            words += TOKENS.get(words[2], "").split()
         assert main(words[1:]) == 0, (command, capsys.readouterr().err)
         ran += 1
     assert ran >= 15

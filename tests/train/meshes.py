@@ -1,6 +1,7 @@
 """Small runs on any mesh, for tests of what the mesh does not change."""
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from ring_rl.train.step import initial_state, make_step
 from ring_rl.types import Continuous, Discrete, Episode, Scaling, Spaces
 
 STEPS = 20
+# Every mesh in every test of several, and not only those that differ most.
+ALL_MESHES = os.environ.get("RING_RL_ALL_MESHES", "0") != "0"
 DISCRETE = Spaces(3, Discrete(4))
 CONTINUOUS = Spaces(3, Continuous((-1.0, -2.0), (1.0, 2.0)))
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .meshes import CONTINUOUS, MESHES, STEPS, run
+from .meshes import ALL_MESHES, CONTINUOUS, MESHES, STEPS, run
 
 PROGRAM = Path(__file__).with_name("mesh_process.py")
 
@@ -40,7 +39,7 @@ def start(processes: int, devices: int, out: Path, *words: str) -> None:
 
 # With RING_RL_ALL_MESHES=1 each on 2 and on 4 processes: 15 minutes on two cores.
 SOME = {2: ["data, fsdp"], 4: ["all"]}
-if os.environ.get("RING_RL_ALL_MESHES", "0") != "0":
+if ALL_MESHES:
     SOME = dict.fromkeys(SOME, list(MESHES))
 
 
