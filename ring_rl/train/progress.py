@@ -61,9 +61,10 @@ class Progress(NoProgress):
             return
         self._said = now
         rate = (done - self._first) / max(now - self._began, 1e-9)
-        left = (self.total - done) / rate if rate else float("nan")
+        # Before the first is done nothing says how long one takes.
+        left = f"  {(self.total - done) / rate:.0f} s left" if rate else ""
         print(
-            f"{self.title}: {done}/{self.total}  {text}  {left:.0f} s left",
+            f"{self.title}: {done}/{self.total}  {text}{left}",
             file=sys.stderr,
             flush=True,
         )
