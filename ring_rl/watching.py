@@ -48,16 +48,28 @@ class Watch:
         self._answers = 0
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._listening = threading.Thread(target=self._listen, daemon=True)
 
     def start(self) -> None:
-        """Starts the threads, which end with the process."""
+        """Starts the threads, which end before Python does."""
         name = self.name(self.index)
         when_aborted(f"{name}: its runtime ended it, see above; {GOES_ON}")
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listening.start()
         if self.index != 0:
             threading.Thread(target=self._mind, daemon=True).start()
         # Before JAX's own, which waits for the others.
-        atexit.register(self._over.set)
+        atexit.register(self._stop)
+
+    def _stop(self) -> None:
+        """Ends the threads, where the process comes to its end.
+
+        As Python ends it stops each thread that comes back to it from a call of the
+        service's, which aborts the process: its work done, and an exit code of -6.
+        """
+        if not self._said:
+            self.say(DONE)  # Or the others would miss its signs of life.
+        self._over.set()
+        self._listening.join(FAREWELL)
 
     def name(self, index: int) -> str:
         """A process in words."""
@@ -91,7 +103,8 @@ class Watch:
                 self._tell(str(beat))
                 found = dict(self.client.key_value_dir_get(_ALIVE))
             except Exception:  # whatever it is, `_mind` finds that there is no answer
-                time.sleep(_BEAT)
+                if self._over.wait(_BEAT):
+                    return
                 continue
             now = time.monotonic()
             self._answers += 1
@@ -105,7 +118,8 @@ class Watch:
                     self._end(f"{self.name(index)} {said}")
                 if now - heard[index][1] > LOST_AFTER:
                     self._end(_lost(self.name(index)))
-            time.sleep(_BEAT)
+            if self._over.wait(_BEAT):
+                return
 
     def _mind(self) -> None:
         """Minds the coordination service, which is in process 0.

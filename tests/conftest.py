@@ -43,6 +43,8 @@ LONGEST = (
     "test_readme.py",
     "test_notebooks.py",
     "test_several_processes.py",
+    "test_processes.py",
+    "test_devices.py",
 )
 
 
