@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ import pytest
 
 from ring_rl import processes
 from ring_rl.cli import main
+
+from .addresses import free_address
 
 # Tests of what is lost do not wait as long as a user should.
 PROGRAM = (
@@ -46,9 +47,7 @@ class Started:
 
     def start(self, *words: str, own: dict[int, str] | None = None) -> None:
         """Starts both; `own` are words of one of them."""
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
+        address = free_address()
         words += ("--coordinator", address, "--num-processes", "2")
         for index in range(2):
             more = (own or {}).get(index, "").split()

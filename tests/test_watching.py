@@ -1,11 +1,12 @@
 """The watch over the processes of a run, as they end."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
+
+from .addresses import free_address
 
 # Signs of life without a pause: there is always one on its way as Python ends.
 PROGRAM = """
@@ -20,9 +21,7 @@ processes.join(sys.argv[1], 2, int(sys.argv[2]))
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["sys.exit(watching.leave(0))", ""])
 def test_a_watch_ends_before_python_does(ending):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     started = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM.format(ending=ending), address, str(index)],
@@ -33,6 +32,10 @@ def test_a_watch_ends_before_python_does(ending):
         )
         for index in range(2)
     ]
-    for process in started:
-        output, _ = process.communicate(timeout=300)
+    try:
+        ended = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, output in zip(started, ended, strict=True):
         assert process.returncode == 0, output

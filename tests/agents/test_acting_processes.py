@@ -1,13 +1,14 @@
 """Acting with a cache that two processes share, against one process and one device."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from ..addresses import free_address
 
 PROGRAM = Path(__file__).with_name("acting_process.py")
 
@@ -18,9 +19,7 @@ def start():
     started: list[subprocess.Popen] = []
 
     def begin(processes: int, devices: int) -> list[subprocess.Popen]:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
+        address = free_address()
         words = f"--processes {processes} --devices {devices} --address {address}"
         for process in range(processes):
             started.append(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +15,14 @@ from ring_rl.data.chains import ChainConfig
 from ring_rl.data.loader import ChainLoader, LoaderConfig
 from ring_rl.data.tokens import TokenConfig
 
+from ..addresses import free_address
+
 PROGRAM = Path(__file__).with_name("streaming_process.py")
 
 
 def run(processes, *, devices, layout, form):
     """What each of the processes printed."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     words = f"--processes {processes} --devices {devices} --address {address}"
     words += f" --layout {layout} --form {form}"
     started = [

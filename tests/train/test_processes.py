@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ..addresses import free_address
 from .meshes import ALL_MESHES, CONTINUOUS, MESHES, STEPS, run
 
 PROGRAM = Path(__file__).with_name("mesh_process.py")
@@ -17,9 +17,7 @@ PROGRAM = Path(__file__).with_name("mesh_process.py")
 
 def start(processes: int, devices: int, out: Path, *words: str) -> None:
     """Runs the program in so many processes to its end."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     words += ("--processes", str(processes), "--devices", str(devices))
     words += ("--address", address, "--out", str(out))
     with contextlib.ExitStack() as stack:
